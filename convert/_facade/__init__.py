@@ -1,0 +1,44 @@
+"""isomorph: a PyTorch model becomes a trainable Keras model, and is proven equal.
+
+The whole public surface, loaded on first use: importing `isomorph` loads no framework and no numpy.
+
+    conversion = isomorph.to_keras(module, (example,))   # -> Conversion (isomorph.convert.conversion)
+    verdict = isomorph.check(module, conversion)         # -> Verdict (isomorph.parity.verdict)
+    conversion = isomorph.load("model.keras")            # what `conversion.save` or `isomorph convert` wrote
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from isomorph.convert.api import to_keras
+    from isomorph.convert.conversion import Conversion, load
+    from isomorph.parity.check import check
+    from isomorph.parity.verdict import Verdict
+
+__version__ = "0.1.0"
+__all__ = ["Conversion", "Verdict", "__version__", "check", "load", "to_keras"]
+
+_HOME = {
+    "Conversion": "isomorph.convert.conversion",
+    "Verdict": "isomorph.parity.verdict",
+    "check": "isomorph.parity.check",
+    "load": "isomorph.convert.conversion",
+    "to_keras": "isomorph.convert.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public object `name`, from its home module. Raises AttributeError for any other name."""
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'isomorph' has no attribute {name!r}; public names: {', '.join(__all__)}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

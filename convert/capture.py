@@ -1,0 +1,325 @@
+"""torch.export -> Graph. The only user of torch.export.
+
+    module, args --export--> ExportedProgram --(in-place ops made functional)--> Graph + tensors
+
+What has no rule is decomposed further by torch's own tables (`decompose`), one op at a time, so composites that a Keras layer
+exists for stay whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch.export import Dim, ExportedProgram
+from torch.export.graph_signature import InputKind
+
+from .errors import CaptureError
+from .fx_to_ir import Converter
+from .ir import Graph
+
+CUMULATIVE = -1.0  # stands for BatchNorm's momentum=None, whose factor 1/num_batches_tracked torch.export refuses to trace
+
+
+@dataclass
+class Captured:
+    """One mode of a module as a graph. `tensors` holds every parameter, buffer and constant by name."""
+
+    graph: Graph
+    tensors: dict[str, torch.Tensor]
+    tied: dict[str, str] = field(default_factory=dict)  # other name -> the name the graph knows
+    input_names: tuple[str, ...] = ()
+    output_spec: Any = None  # nested dict/list/tuple of leaf numbers
+    output_names: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """torch.export's warnings and logs, silenced."""
+    loggers = [logging.getLogger(n) for n in ("torch", "torch.fx", "torch.export", "torch._export", "torch.fx.experimental")]
+    levels = [x.level for x in loggers]
+    try:
+        for x in loggers:
+            x.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for x, level in zip(loggers, levels, strict=True):
+            x.setLevel(level)
+
+
+# ---------------------------------------------------------------------------------------------------------- dim requests
+def dynamic_dims(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], requested: Any) -> tuple[Any, dict[str, dict[int, str]]]:
+    """`requested` as torch.export takes it, and the dim names the user gave: {input name: {axis: name}}.
+
+    None: axis 0 of every tensor is tried as a free batch. Strings name dims; torch decides whether they can be free.
+    """
+    import inspect
+
+    signature = inspect.signature(module.forward)
+    bound = signature.bind(*args, **kwargs).arguments
+    flat: dict[str, Any] = {}
+    for name, value in bound.items():
+        kind = signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            flat.update(value)
+        else:
+            flat[name] = value
+    names: dict[str, dict[int, str]] = {}
+    if requested is None:
+        shapes = {n: pytree.tree_map(lambda t: {0: Dim.AUTO} if isinstance(t, torch.Tensor) and t.dim() else None, v) for n, v in flat.items()}
+        return shapes, {n: {0: "b"} for n, v in flat.items() if isinstance(v, torch.Tensor) and v.dim()}
+    if not isinstance(requested, Mapping):
+        requested = dict(zip(flat, requested, strict=False))
+    unknown = [n for n in requested if n not in flat]
+    if unknown:
+        raise CaptureError(f"dynamic dims are given for {', '.join(unknown)}, but the inputs are {', '.join(flat)}")
+
+    def one(name: str, spec: Any) -> Any:
+        items = enumerate(spec) if isinstance(spec, (list, tuple)) else spec.items()
+        out: dict[int, Any] = {}
+        for axis, want in items:
+            if isinstance(want, str):
+                names.setdefault(name, {})[axis] = want
+                out[axis] = Dim.DYNAMIC
+            elif want is not None and not isinstance(want, int):
+                if hasattr(want, "__name__"):
+                    names.setdefault(name, {})[axis] = want.__name__
+                out[axis] = want
+        return out
+
+    shapes = {}
+    for name, value in flat.items():
+        spec = requested.get(name)
+        shapes[name] = one(name, spec) if isinstance(value, torch.Tensor) and spec else spec if spec else pytree.tree_map(lambda _: None, value)
+    return shapes, names
+
+
+# --------------------------------------------------------------------------------------------------------------- export
+@contextlib.contextmanager
+def _exportable(module: torch.nn.Module, training: bool) -> Iterator[None]:
+    """The module in the wanted mode, with what torch.export cannot trace put aside; everything is put back."""
+    modes = {m: m.training for m in module.modules()}
+    cumulative = [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._NormBase) and m.momentum is None and m.track_running_stats]
+    try:
+        if training != module.training:
+            module.train(training)
+        for m in cumulative:
+            m.momentum = CUMULATIVE
+        yield
+    finally:
+        for m in cumulative:
+            m.momentum = None
+        for m, mode in modes.items():
+            m.training = mode
+
+
+def export(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], shapes: Any, training: bool) -> ExportedProgram:
+    """The exported program of one mode. CaptureError says in one line what torch refused, and where."""
+    with _exportable(module, training), quiet():
+        try:
+            return torch.export.export(module, args, dict(kwargs), dynamic_shapes=shapes, strict=False)
+        except Exception as error:
+            raise CaptureError(_refusal(error, module)) from error
+
+
+def _refusal(error: Exception, module: torch.nn.Module) -> str:
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    where = re.findall(r'File "([^"]+)", line (\d+), in (\w+)(?:\n\s+(.+))?', text)
+    if not where:
+        import traceback
+
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if "/torch/" not in f.filename and "isomorph" not in f.filename]
+        where = [(f.filename, str(f.lineno), f.name, f.line or "") for f in frames]
+    at = f" at {where[-1][0]}:{where[-1][1]}" + (f" `{where[-1][3].strip()}`" if where[-1][3] else "") if where else ""
+    name = type(error).__name__
+    if name == "GuardOnDataDependentSymNode" or "data-dependent" in text:
+        return (
+            f"{type(module).__name__} decides by the value of a tensor{at}: {first} "
+            "Write the choice with torch.where or torch.cond, or export a variant of the module without it."
+        )
+    if "specializ" in text or "Constraints violated" in text:
+        return f"a dim asked to be dynamic is fixed by the module{at}: {first} Give that dim a number in the input spec."
+    return f"torch.export could not trace {type(module).__name__}{at}: {name}: {first}"
+
+
+def with_batch(args: Any) -> Any:
+    """Example inputs whose axis 0 is 1, repeated to 2: torch takes a size of one for a constant."""
+    return pytree.tree_map(lambda t: torch.cat([t, t]) if isinstance(t, torch.Tensor) and t.dim() and t.shape[0] == 1 else t, args)
+
+
+def capture(
+    module: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    training: bool = False,
+    has_rule: Callable[[str], bool] | None = None,
+) -> Captured:
+    """The module as a graph in one mode. Ops for which `has_rule` says no are decomposed as far as torch can."""
+    kwargs = dict(kwargs or {})
+    try:
+        shapes, names = dynamic_dims(module, args, kwargs, dynamic_shapes)
+    except TypeError as error:
+        raise CaptureError(f"the example inputs do not fit {type(module).__name__}.forward: {error}") from error
+    if dynamic_shapes is None:
+        doubled_args, doubled_kwargs = with_batch((args, kwargs))
+        try:
+            program = export(module, doubled_args, doubled_kwargs, shapes, training)
+        except CaptureError:
+            program = export(module, args, kwargs, None, training)
+    else:
+        program = export(module, args, kwargs, shapes, training)
+    return from_program(program, module, names, has_rule)
+
+
+def from_program(
+    program: ExportedProgram,
+    module: torch.nn.Module | None = None,
+    names: Mapping[str, Mapping[int, str]] | None = None,
+    has_rule: Callable[[str], bool] | None = None,
+) -> Captured:
+    """A graph from an exported program; `module` tells which parameters are one and the same tensor."""
+    tensors, tied = owned_tensors(program, module)
+    trainable = {n: p.requires_grad for n, p in (module or program).named_parameters()}
+
+    def convert(p: ExportedProgram) -> Graph | None:
+        return Converter(p, tensors, tied, names or {}, trainable).graph()
+
+    graph = convert(program)
+    if graph is None:
+        with quiet():
+            program = program.run_decompositions({})
+        graph = convert(program)
+        if graph is None:
+            raise CaptureError("the program writes into a tensor in a way that could not be made functional")
+    if has_rule is not None:
+        program, graph = decompose(program, graph, convert, has_rule)
+        # decomposition may lift new constants
+        for name, tensor in program.constants.items():
+            if isinstance(tensor, torch.Tensor):
+                tensors.setdefault(name, tensor)
+    spec, leaf_names = output_structure(program)
+    return Captured(graph, tensors, tied, tuple(v.name for v in graph.inputs), spec, leaf_names)
+
+
+def owned_tensors(program: ExportedProgram, module: torch.nn.Module | None) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Every tensor the program owns, by torch name, and which names are ties to an earlier one."""
+    tensors: dict[str, torch.Tensor] = {}
+    tied: dict[str, str] = {}
+    seen: dict[int, str] = {}
+    source: dict[str, torch.Tensor] = dict(program.state_dict)
+    if module is not None:
+        source.update(dict(module.named_parameters(remove_duplicate=False)))
+        source.update(dict(module.named_buffers(remove_duplicate=False)))
+    order = dict(module.named_parameters(remove_duplicate=False)) if module is not None else source
+    for name in [*order, *(n for n in source if n not in order)]:
+        tensor = source[name]
+        first = seen.setdefault(id(tensor), name)
+        if first != name:
+            tied[name] = first
+        else:
+            tensors[name] = tensor
+    for name, tensor in program.constants.items():
+        if isinstance(tensor, torch.Tensor) and name not in tensors and name not in tied:
+            tensors[name] = tensor
+    return tensors, tied
+
+
+# -------------------------------------------------------------------------------------------------------- decomposition
+def decompose(
+    program: ExportedProgram, graph: Graph, convert: Callable[[ExportedProgram], Graph | None], has_rule: Callable[[str], bool], rounds: int = 6
+) -> tuple[ExportedProgram, Graph]:
+    """Decompose ops without a rule, and only those, through torch's tables until nothing changes."""
+    for _ in range(rounds):
+        missing = {n.op for n in every_node(graph) if not has_rule(n.op)}
+        table = {op: function for name in missing if (op := overload(name)) is not None and (function := decomposition(op)) is not None}
+        if not table:
+            break
+        try:
+            with quiet():
+                smaller = program.run_decompositions(table)
+            lowered = convert(smaller)
+        except Exception:  # a decomposition that does not trace leaves the op as it is: it is then listed as unsupported
+            break
+        if lowered is None:
+            break
+        if {n.op for n in every_node(lowered) if not has_rule(n.op)} == missing:
+            program, graph = smaller, lowered
+            break
+        program, graph = smaller, lowered
+    return program, graph
+
+
+def every_node(graph: Graph) -> Iterator[Any]:
+    """The nodes of a graph and of its subgraphs."""
+    for node in graph.nodes:
+        yield node
+        for g in node.subgraphs:
+            yield from every_node(g)
+
+
+def overload(name: str) -> Any:
+    """The torch operator of "aten.relu.default", or None."""
+    found: Any = torch.ops
+    for part in name.split("."):
+        found = getattr(found, part, None)
+        if found is None:
+            return None
+    return found
+
+
+def decomposition(op: Any) -> Callable[..., Any] | None:
+    """How torch writes the op in smaller ones: its registered decomposition, its composite kernel, its prims reference."""
+    from torch._decomp import decomposition_table
+
+    if op in decomposition_table:
+        return decomposition_table[op]
+    try:
+        from torch._export.utils import _get_decomp_for_cia
+
+        if torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd"):
+            return _get_decomp_for_cia(op)
+    except (ImportError, RuntimeError, AttributeError):
+        pass
+    return None
+
+
+# -------------------------------------------------------------------------------------------------------------- outputs
+def output_structure(program: ExportedProgram) -> tuple[Any, tuple[str, ...]]:
+    """How the flat outputs nest (leaf numbers in dicts, lists, tuples), and a name for each leaf."""
+    spec = program.call_spec.out_spec
+    count = spec.num_leaves
+    tree = pytree.tree_unflatten(list(range(count)), spec)
+    names: list[str] = [""] * count
+
+    def walk(x: Any, path: tuple[str, ...]) -> Any:
+        if isinstance(x, int):
+            names[x] = "_".join(path) or "output"
+            return x
+        if isinstance(x, Mapping):
+            return {str(k): walk(v, (*path, str(k))) for k, v in x.items()}
+        if hasattr(x, "_fields"):
+            return {f: walk(getattr(x, f), (*path, f)) for f in x._fields}
+        if isinstance(x, (list, tuple)):
+            return [walk(v, (*path, f"output_{i}" if not path else str(i))) for i, v in enumerate(x)]
+        if hasattr(x, "__dataclass_fields__"):
+            return {f: walk(getattr(x, f), (*path, f)) for f in x.__dataclass_fields__ if getattr(x, f) is not None}
+        return x
+
+    return walk(tree, ()), tuple(names)
+
+
+def user_inputs(program: ExportedProgram) -> Iterable[str]:
+    """Placeholder names of the user's inputs, in order."""
+    return [str(s.arg.name) for s in program.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]

@@ -1,0 +1,381 @@
+"""Graph -> nested keras.Model: real layers and keras.ops, one nested Functional model per torch module, weights included."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+
+from . import layout
+from .builder import Dynamic
+from .driver import bring, lower
+from .errors import UnsupportedError
+from .functional import Functional
+from .graph_layer import static_shape
+from .ir import Graph, GraphError, Node, Origin, Value, leaves
+from .layers import Buffer, GraphLayer, SelectMode, Weight
+from .layout import Placed, Perm
+from .random_sites import RandomSite, draws_of
+from .rules.registry import LAYER_FORMS
+from .scopes import Plan, Run, plan
+from .weights import ParamRef, Transform, numpy_of
+
+SELECT = "isomorph.select_mode"
+
+
+@dataclass
+class Emitted:
+    """What `emit` made. `bindings`: (reference, layer, attribute) for each variable filled from a torch tensor."""
+
+    model: Any
+    inputs: list[Placed]
+    outputs: list[Placed]
+    bindings: list[tuple[ParamRef, Any, str]]
+    sites: list[RandomSite]
+    counts: Counter[str] = field(default_factory=Counter)
+    interpreted: dict[str, str] = field(default_factory=dict)
+
+
+class Emitter:
+    """One emission. `tensors` are torch's arrays by name."""
+
+    def __init__(self, graph: Graph, tensors: Mapping[str, Any], keras_layout: bool, batchnorm: str) -> None:
+        self.graph = graph
+        self.tensors = tensors
+        self.keras_layout = keras_layout
+        self.batchnorm = batchnorm
+        self.plan: Plan = plan(graph)
+        self.by_value = graph.parameter_of()
+        self.bindings: list[tuple[ParamRef, Any, str]] = []
+        self.counts: Counter[str] = Counter()
+        self.interpreted: dict[str, str] = {}
+        self.sites: list[RandomSite] = []
+        self.site_numbers = self._number_sites()
+        self.models: dict[Run, tuple[Any, list[Perm], list[tuple[Any, Perm]]]] = {}
+
+    def _number_sites(self) -> dict[Node, list[int]]:
+        numbers: dict[Node, list[int]] = {}
+        count = 0
+        for node in self.graph.nodes:
+            n = 0 if "eval only" in node.origin.passes else draws_of(node)
+            if n:
+                numbers[node] = list(range(count, count + n))
+                count += n
+        return numbers
+
+    # ------------------------------------------------------------------------------------------------------ parameters
+    def reference(self, name: str) -> ParamRef | None:
+        """A parameter, buffer or constant the graph or the module owns, by torch name."""
+        p = self.graph.parameters.get(name)
+        return None if p is None else ParamRef(p.name, p.value.type)
+
+    def trainable(self, name: str) -> bool:
+        return self.graph.parameters[name].trainable
+
+    def kind(self, name: str) -> str:
+        return self.graph.parameters[name].kind
+
+    def bind(self, ref: ParamRef, layer: Any, attribute: str) -> None:
+        """Enter the variable in the map and fill it."""
+        from .weights import variable_at
+
+        variable = variable_at(layer, (attribute,))
+        array = ref.transform.to_keras(numpy_of(self.tensors[ref.name]))
+        if tuple(variable.shape) != array.shape:
+            raise GraphError(f"{ref.name} {array.shape} does not fit {layer.name}.{attribute} {tuple(variable.shape)}")
+        variable.assign(array.astype(ref.type.dtype) if array.dtype.name != ref.type.dtype else array)
+        self.bindings.append((ref, layer, attribute))
+
+    # ------------------------------------------------------------------------------------------------------------ model
+    def emit(self) -> Emitted:
+        if not self.graph.inputs:
+            raise UnsupportedError("the model has no tensor input: a Keras model needs at least one")
+        root = Scope(self, self.plan.root)
+        inputs = [self._input(v) for v in self.graph.inputs]
+        for placed, value in zip(inputs, self.graph.inputs, strict=True):
+            root.env[value] = placed
+        root.run()
+        outputs = [self._output(root, o) for o in self.graph.outputs if isinstance(o, Value)]
+        outputs = self._updates(root, outputs)
+        if not outputs:
+            raise UnsupportedError("the model returns no tensor: there is nothing to convert")
+        tensors = [p.tensor for p in inputs]
+        model = keras.Model(tensors if len(tensors) > 1 else tensors[0], self._structure(outputs), name="model")
+        return Emitted(model, inputs, outputs, self.bindings, self.sites, self.counts, self.interpreted)
+
+    def _structure(self, outputs: list[Placed]) -> Any:
+        return outputs[0].tensor if len(outputs) == 1 else [o.tensor for o in outputs]
+
+    def _input(self, value: Value) -> Placed:
+        perm = layout.channels_last(value.type.rank) if self.keras_layout and layout.feeds_spatial(self.graph, value) else layout.identity(value.type.rank)
+        shape = tuple(value.type.shape[a] for a in perm)
+        name = value.name if value.name not in ("training", "mask") else f"{value.name}_"
+        return Placed(keras.Input(batch_shape=static_shape(shape), dtype=value.type.dtype, name=name), value.type, perm)
+
+    def _output(self, root: Scope, value: Value) -> Placed:
+        x = root.fetch(value)
+        keep = self.keras_layout and x.type.rank > 2 and x.perm == layout.channels_last(x.type.rank)
+        if not keep:
+            x = root.bring(x, layout.identity(x.type.rank))
+        if any(x.tensor is v.tensor for v in root.env.values() if v.type is x.type) and value in self.graph.inputs:
+            x = dataclasses.replace(x, tensor=keras.layers.Identity(dtype=value.type.dtype, name=root.unique(None, "identity"))(x.tensor))
+        return x
+
+    def _updates(self, root: Scope, outputs: list[Placed]) -> list[Placed]:
+        """Hang the buffer updates on the first output, so that Keras keeps them."""
+        for m in self.graph.mutations:
+            buffer = root.buffer(self.graph.parameters[m.buffer].value, m.when)
+            new = root.bring(root.fetch(m.value), layout.identity(m.value.type.rank)).tensor
+            outputs[0] = dataclasses.replace(outputs[0], tensor=buffer(outputs[0].tensor, new))
+        return outputs
+
+
+class Scope:
+    """One level of the model while it is built: its tensors, names and layers."""
+
+    def __init__(self, emitter: Emitter, run: Run) -> None:
+        self.emitter = emitter
+        self.piece = run
+        self.env: dict[Value, Placed] = {}
+        self.names: set[str] = set()
+        self.layers: dict[str, Any] = {}
+        self.made: list[Any] = []
+        self.moved: dict[tuple[int, Perm], Placed] = {}
+        self.buffers: dict[Value, Any] = {}
+
+    # ----------------------------------------------------------------------------------------------------------- names
+    def unique(self, node: Node | None, fallback: str) -> str:
+        """A layer name for this scope: the module's where the node stands for one, else from the op."""
+        import re
+
+        base = self.emitter.plan.names.get(node) if node is not None else None
+        if base is None:
+            base = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", fallback).lower()
+        base = re.sub(r"[^A-Za-z0-9_.\-]", "_", base) or "layer"
+        name, n = base, 1
+        while name in self.names:
+            name, n = f"{base}_{n}", n + 1
+        self.names.add(name)
+        return name
+
+    # --------------------------------------------------------------------------------------------------------- tensors
+    @property
+    def anchor(self) -> Any:
+        return next(p.tensor for v, p in self.env.items() if v not in self.emitter.by_value)
+
+    def fetch(self, value: Value) -> Placed:
+        """The value in this scope; a parameter this scope owns becomes a `Weight` layer at its first use."""
+        if value in self.env:
+            return self.env[value]
+        p = self.emitter.by_value[value]
+        if any(m.buffer == p.name for m in self.emitter.graph.mutations):
+            when = next(m.when for m in self.emitter.graph.mutations if m.buffer == p.name)
+            tensor = self.buffer(value, when)(self.anchor)
+        else:
+            config = {"shape": p.value.type.shape, "dtype": p.value.type.dtype, "trainable": p.trainable}
+            layer = Weight(name=self.unique(None, p.name.rpartition(".")[2]), **config)
+            self.emitter.bind(ParamRef(p.name, p.value.type, Transform()), layer, "value")
+            tensor = layer(self.anchor)
+        self.env[value] = Placed(tensor, value.type, layout.identity(value.type.rank))
+        return self.env[value]
+
+    def buffer(self, value: Value, when: str) -> Any:
+        if value not in self.buffers:
+            p = self.emitter.by_value[value]
+            layer = Buffer(p.value.type.shape, p.value.type.dtype, when, name=self.unique(None, p.name.rpartition(".")[2]))
+            self.emitter.bind(ParamRef(p.name, p.value.type), layer, "value")
+            self.buffers[value] = layer
+        return self.buffers[value]
+
+    def table(self, array: np.ndarray) -> Any:
+        """A constant the rules computed, as a non-trainable weight."""
+        from .ir import TensorType
+
+        name = f"constant.{len(self.emitter.bindings)}"
+        type_ = TensorType(tuple(array.shape), str(array.dtype))
+        layer = Weight(array.shape, str(array.dtype), trainable=False, name=self.unique(None, "constant"))
+        layer.value.assign(array)
+        self.emitter.bindings.append((ParamRef(name, type_), layer, "value"))
+        return layer(self.anchor)
+
+    def bring(self, x: Placed, perm: Perm) -> Placed:
+        key = (id(x.tensor), perm, x.perm)  # type: ignore[assignment]
+        if key not in self.moved:
+            node = Node("layout", (), {}, (Value("layout", x.type),))
+            self.moved[key] = bring(Functional(node, (), self), x, perm, self._count)  # type: ignore[index]
+        return self.moved[key]  # type: ignore[index]
+
+    def _count(self, x: Placed, perm: Perm) -> None:
+        self.emitter.counts["transposes"] += 1
+        self.emitter.counts["transposed elements"] += layout.size_of(x.type.shape)
+
+    # ------------------------------------------------------------------------------------------------------------ nodes
+    def run(self) -> None:
+        for item in self.piece.items:
+            if isinstance(item, Node):
+                for value, placed in zip(item.outputs, self.node(item), strict=True):
+                    self.env[value] = placed
+            else:
+                self.nested(item)
+
+    def node(self, node: Node) -> list[Placed]:
+        """The node's results, by the best form that holds: a layer, Functional ops, a GraphLayer."""
+        if node.op == SELECT:
+            return self._select(node)
+        reason = ""
+        self.made.clear()
+        for form in (self._layer_form, self._plain):
+            try:
+                results = form(node)
+                if results is None:
+                    continue
+                self._check(node, results)
+                self.emitter.counts["native"] += 1
+                self._sites(node, results)
+                return results
+            except Dynamic as refused:
+                reason = str(refused)
+            except GraphError:
+                raise
+            except Exception as error:  # Keras' symbolic inference refuses what the op allows: compute it at call time
+                reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        self.emitter.counts["interpreted"] += 1
+        self.emitter.interpreted.setdefault(node.op, reason)
+        self.made.clear()
+        results = self._interpreted(node)
+        self._sites(node, results)
+        return results
+
+    def _check(self, node: Node, results: list[Placed]) -> None:
+        for value, placed in zip(node.outputs, results, strict=True):
+            if not isinstance(placed.tensor, keras.KerasTensor):
+                raise Dynamic("a constant")
+            want = static_shape(placed.physical)
+            if any(a != b for a, b in zip(want, placed.tensor.shape, strict=True)):
+                raise Dynamic(f"Keras infers {placed.tensor.shape} for {value.type}")
+
+    def _make(self, node: Node, perm: Perm) -> Functional:
+        return Functional(node, perm, self)
+
+    def _plain(self, node: Node) -> list[Placed]:
+        return lower(node, self._make, self.fetch, self._move) or []
+
+    def _move(self, k: Any, x: Placed, perm: Perm) -> Placed:
+        return self.bring(x, perm)
+
+    def _layer_form(self, node: Node) -> list[Placed] | None:
+        form = LAYER_FORMS.get(node.op)
+        if form is None:
+            return None
+        named = list(inspect.signature(form.build).parameters)[1:]
+        owned = self.emitter.by_value
+        held = [v for name, a in zip(named, node.args, strict=False) if name in form.params for v in leaves(a) if isinstance(v, Value)]
+        if any(v not in owned or not self._private(v, node) for v in held):
+            return None
+        if len({owned[v].trainable for v in held if owned[v].kind == "parameter"}) > 1:
+            return None  # one layer cannot train half of its weights
+
+        def fetch(value: Value) -> Placed:
+            if value not in held:
+                return self.fetch(value)
+            return Placed(ParamRef(owned[value].name, value.type), value.type, layout.identity(value.type.rank))
+
+        return lower(node, self._make, fetch, self._move, form)
+
+    def _private(self, value: Value, node: Node) -> bool:
+        """Whether only this layer reads the parameter: every reader is in this scope and does the same with it."""
+        if value in self.env or any(m.buffer == self.emitter.by_value[value].name for m in self.emitter.graph.mutations):
+            return False
+
+        def same(a: Any, b: Any) -> bool:
+            if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+                return len(a) == len(b) and all(same(p, q) for p, q in zip(a, b, strict=True))
+            if isinstance(a, Value) and isinstance(b, Value) and a not in self.emitter.by_value and b not in self.emitter.by_value:
+                return a.type.rank == b.type.rank
+            return a is b or (not isinstance(a, Value) and not isinstance(b, Value) and a == b)
+
+        return all(run is self.piece and n.op == node.op and same(list(n.args), list(node.args)) for run, n in self.emitter.plan.uses[value])
+
+    def _interpreted(self, node: Node) -> list[Placed]:
+        operands = list(dict.fromkeys([*node.inputs, *self.emitter.plan.carriers.get(node, [])]))
+        if not operands:
+            operands = [next(v for v in self.env if v not in self.emitter.by_value)]
+        piece = Graph(operands, list(node.outputs), [node.replace(origin=Origin(node.origin.fx_name, node.origin.module_path))])
+        tensors = [self.bring(self.fetch(v), layout.identity(v.type.rank)).tensor for v in operands]
+        layer = GraphLayer(piece, name=self.unique(node, node.op.split(".")[1]))
+        self.made.append(layer)
+        results = layer(*tensors)
+        results = results if isinstance(results, (list, tuple)) else [results]
+        return [Placed(t, v.type, layout.identity(v.type.rank)) for t, v in zip(results, node.outputs, strict=True)]
+
+    def _select(self, node: Node) -> list[Placed]:
+        a, b = (self.fetch(v) for v in node.args)
+        b = self.bring(b, a.perm)
+        layer = SelectMode(name=self.unique(None, "select_mode"))
+        self.emitter.counts["native"] += 1
+        return [Placed(layer(a.tensor, b.tensor), node.outputs[0].type, a.perm)]
+
+    def _sites(self, node: Node, results: list[Placed]) -> None:
+        numbers = self.emitter.site_numbers.get(node)
+        if numbers and self.made:
+            perm = results[0].perm if not isinstance(self.made[-1], GraphLayer) else layout.identity(results[0].type.rank)
+            self.emitter.sites += [RandomSite(i, self.made[-1], node.op, perm) for i in numbers]
+
+    # ----------------------------------------------------------------------------------------------------------- nesting
+    def nested(self, run: Run) -> None:
+        canonical = run.canonical or run
+        if canonical not in self.emitter.models:
+            self.emitter.models[canonical] = self._build(canonical)
+        elif canonical is not run:
+            self._repeat_sites(canonical, run)
+        model, orders, results = self.emitter.models[canonical]
+        tensors = [self.bring(self.fetch(v), perm).tensor for v, perm in zip(run.inputs, orders, strict=True)]
+        made = model(tensors if len(tensors) > 1 else tensors[0])
+        made = made if isinstance(made, (list, tuple)) else [made]
+        unique = {i: t for i, t in enumerate(made)}
+        for value, (index, perm) in zip(run.outputs, results, strict=True):
+            self.env[value] = Placed(unique[index], value.type, perm)
+
+    def _build(self, run: Run) -> tuple[Any, list[Perm], list[tuple[Any, Perm]]]:
+        inner = Scope(self.emitter, run)
+        inputs, orders = [], []
+        for i, value in enumerate(run.inputs):
+            outer = self.fetch(value)
+            tensor = keras.Input(batch_shape=tuple(outer.tensor.shape), dtype=outer.tensor.dtype, name=f"input_{i}")
+            inner.env[value] = Placed(tensor, value.type, outer.perm)
+            inputs.append(tensor)
+            orders.append(outer.perm)
+        inner.run()
+        tensors: list[Any] = []
+        results: list[tuple[Any, Perm]] = []
+        for value in run.outputs:
+            placed = inner.env[value]
+            tensor = placed.tensor
+            if any(tensor is t for t in inputs):
+                tensor = keras.layers.Identity(dtype=value.type.dtype, name=inner.unique(None, "identity"))(tensor)
+            index = next((i for i, t in enumerate(tensors) if t is tensor), len(tensors))
+            if index == len(tensors):
+                tensors.append(tensor)
+            results.append((index, placed.perm))
+        name = self.unique(None, run.name)
+        model = keras.Model(inputs if len(inputs) > 1 else inputs[0], tensors if len(tensors) > 1 else tensors[0], name=name)
+        return model, orders, results
+
+    def _repeat_sites(self, canonical: Run, run: Run) -> None:
+        """Random nodes of a module called again: the same layers draw once more."""
+        by_site = {s.index: s for s in self.emitter.sites}
+        for first, again in zip(canonical.nodes(), run.nodes(), strict=True):
+            for i, j in zip(self.emitter.site_numbers.get(first, []), self.emitter.site_numbers.get(again, []), strict=True):
+                if i in by_site:
+                    self.emitter.sites.append(dataclasses.replace(by_site[i], index=j))
+
+
+def emit(graph: Graph, tensors: Mapping[str, Any], keras_layout: bool = True, batchnorm: str = "torch") -> Emitted:
+    """Build the Keras model. UnsupportedError where the graph has nothing to build; GraphError for a rule's own fault."""
+    return Emitter(graph, tensors, keras_layout, batchnorm).emit()

@@ -1,0 +1,131 @@
+"""The building regime of a rule: KerasTensors in, KerasTensors out, real layers where a layer form exists."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from .builder import Builder, Dynamic, Size, Tensor, Unknown, is_known, same_size
+from .ir import Node, Sym
+from .weights import ParamRef
+
+if TYPE_CHECKING:
+    from .emit import Scope
+
+
+class Functional(Builder):
+    """Builds into one scope of the model. Sizes that are not known raise `Dynamic` when a rule computes with them."""
+
+    functional = True
+
+    def __init__(self, node: Node, perm: tuple[int, ...], scope: Scope) -> None:
+        super().__init__(node, perm)
+        self.scope = scope
+        self.batchnorm: str = scope.emitter.batchnorm
+
+    @property
+    def training(self) -> bool:
+        raise Dynamic("the mode is only known at call time")
+
+    # ---------------------------------------------------------------------------------------------------------- sizes
+    def size(self, dim: Any) -> Size:
+        return Unknown(dim) if isinstance(dim, Sym) else dim
+
+    def shape(self, x: Tensor) -> tuple[Size, ...]:
+        known = self._types.get(id(x))
+        if known is not None:
+            type_, perm = known
+            return tuple(self.size(type_.shape[a]) for a in perm)
+        return tuple(Unknown(None) if d is None else int(d) for d in x.shape)
+
+    def reshape(self, x: Tensor, shape: Sequence[Size]) -> Tensor:
+        sizes = [self.size(d) for d in shape]
+        current = self.shape(x)
+        if len(sizes) == len(current) and all(same_size(a, b) for a, b in zip(sizes, current, strict=True)):
+            return x
+        unknown = [i for i, d in enumerate(sizes) if not is_known(d) or d == -1]
+        if not unknown:
+            return ops.reshape(x, tuple(int(d) for d in sizes))
+        if len(unknown) == 1:
+            return ops.reshape(x, tuple(-1 if i in unknown else int(d) for i, d in enumerate(sizes)))
+        rest = [i for i in unknown if i]
+        if len(rest) == 1 and current and same_size(sizes[0], current[0]):
+            target = tuple(-1 if i in rest else int(d) for i, d in enumerate(sizes) if i)
+            return keras.layers.Reshape(target, dtype=self._policy(x), name=self.scope.unique(None, "reshape"))(x)
+        raise Dynamic("a reshape with several unknown sizes")
+
+    def broadcast_to(self, x: Tensor, shape: Sequence[Size]) -> Tensor:
+        sizes = [self.size(d) for d in shape]
+        for _ in range(len(sizes) - len(x.shape)):
+            x = ops.expand_dims(x, 0)
+        current = [Unknown(None) if d is None else int(d) for d in x.shape] if id(x) not in self._types else list(self.shape(x))
+        repeats = []
+        for have, want in zip(current, sizes, strict=True):
+            if (is_known(want) and want == -1) or same_size(have, want):
+                repeats.append(1)
+            elif is_known(have) and have == 1 and is_known(want):
+                repeats.append(int(want))
+            else:
+                raise Dynamic("a broadcast to an unknown size")
+        return x if all(r == 1 for r in repeats) else ops.tile(x, repeats)
+
+    def full(self, shape: Sequence[Size], value: Any, dtype: str) -> Tensor:
+        raise Dynamic("a tensor made from nothing")
+
+    def arange(self, start: Size, end: Size, step: Size, dtype: str) -> Tensor:
+        raise Dynamic("a tensor made from nothing")
+
+    def constant(self, array: np.ndarray, dtype: str | None = None) -> Tensor:
+        array = np.asarray(array) if dtype is None else np.asarray(array).astype(dtype)
+        return self.scope.table(array)
+
+    def draw(self, make: Callable[[Any], Tensor]) -> Tensor:
+        raise Dynamic("a random draw")
+
+    # --------------------------------------------------------------------------------------------------------- layers
+    def _policy(self, x: Tensor) -> str | None:
+        dtype = str(getattr(x, "dtype", ""))
+        return dtype if dtype.startswith(("float", "bfloat")) else None
+
+    def sibling(self, ref: ParamRef | None, attribute: str) -> ParamRef | None:
+        """The parameter or buffer of the same torch module under another attribute name, if it exists."""
+        return None if ref is None else self.scope.emitter.reference(f"{ref.name.rpartition('.')[0]}.{attribute}".lstrip("."))
+
+    def layer(self, cls: Any, x: Any, *, weights: dict[str, Any], name: str | None = None, **config: Any) -> Tensor:
+        """Call a layer of class `cls` on `x` (a tensor, or a list of positional inputs), reusing it where the module is called again.
+
+        `weights` maps the layer's variable attributes to `ParamRef`s (None: the layer has no such variable; lists map to
+        attribute.0, attribute.1 ...). The layer's variables are filled from torch's tensors and entered in the weight map.
+        """
+        bound = {k: ref for k, ref in _flat(weights).items() if ref is not None}
+        inputs = x if isinstance(x, (list, tuple)) else [x]
+        dtype = config.pop("dtype", None) or next((r.type.dtype for r in bound.values() if r.type.is_floating), None) or self._policy(inputs[0])
+        key = json.dumps([cls.__name__, {k: repr(v) for k, v in config.items()}, {k: r.name for k, r in bound.items()}], sort_keys=True)
+        layer = self.scope.layers.get(key) if bound else None
+        if layer is None:
+            layer = cls(name=self.scope.unique(self.node, name or cls.__name__), dtype=dtype, **config)
+            y = layer(*inputs)
+            for attribute, ref in bound.items():
+                self.scope.emitter.bind(ref, layer, attribute)
+            if layer.trainable_variables and not any(self.scope.emitter.trainable(r.name) for r in bound.values()):
+                layer.trainable = False
+            self.scope.layers[key] = layer
+        else:
+            y = layer(*inputs)
+        self.scope.made.append(layer)
+        return y
+
+
+def _flat(weights: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for k, v in weights.items():
+        if isinstance(v, (list, tuple)):
+            flat.update({f"{k}.{i}": w for i, w in enumerate(v)})
+        else:
+            flat[k] = v
+    return flat

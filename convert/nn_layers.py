@@ -1,0 +1,230 @@
+"""Layers with torch's semantics, for the cases where Keras' own layer differs.
+
+GroupedConv1D/2D/3D   Keras compiles grouped convolutions with XLA on TensorFlow; these hold the same kernel and split it
+BatchNormalization    the running variance is the unbiased one; momentum=None is the cumulative average
+Recurrent             LSTM, GRU and RNN with every torch parameter as its own variable (recurrence.py computes)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from .recurrence import MODES, parameter_shapes, recur
+
+__all__ = ["BatchNormalization", "GroupedConv1D", "GroupedConv2D", "GroupedConv3D", "Recurrent"]
+
+register = keras.saving.register_keras_serializable(package="isomorph")
+
+
+class _Grouped:
+    """`convolution_op` as one plain convolution per group, concatenated: what a grouped convolution is."""
+
+    groups: int
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        plain = super().convolution_op  # type: ignore[misc]
+        pairs = zip(ops.split(inputs, self.groups, -1), ops.split(kernel, self.groups, -1), strict=True)
+        return ops.concatenate([plain(x, w) for x, w in pairs], -1)
+
+
+@register
+class GroupedConv1D(_Grouped, keras.layers.Conv1D):  # type: ignore[misc]
+    """keras.layers.Conv1D with groups > 1, channels last, without XLA."""
+
+
+@register
+class GroupedConv2D(_Grouped, keras.layers.Conv2D):  # type: ignore[misc]
+    """keras.layers.Conv2D with groups > 1, channels last, without XLA."""
+
+
+@register
+class GroupedConv3D(_Grouped, keras.layers.Conv3D):  # type: ignore[misc]
+    """keras.layers.Conv3D with groups > 1, channels last, without XLA."""
+
+
+# -------------------------------------------------------------------------------------------------------- normalisation
+def statistics_dtype(dtype: str) -> str:
+    """Half precision is normalised in float32."""
+    return "float32" if dtype in ("float16", "bfloat16") else dtype
+
+
+def moments(x: Any, axes: Sequence[int], keepdims: bool = False) -> tuple[Any, Any]:
+    """Mean and biased variance over `axes`."""
+    mean = ops.mean(x, axis=tuple(axes), keepdims=True)
+    var = ops.mean(ops.square(x - mean), axis=tuple(axes), keepdims=keepdims)
+    return mean if keepdims else ops.squeeze(mean, tuple(axes)), var
+
+
+def scaled(x: Any, mean: Any, var: Any, weight: Any, bias: Any, epsilon: float) -> Any:
+    """(x - mean) / sqrt(var + epsilon) * weight + bias, in the fewest passes over `x`."""
+    scale = ops.rsqrt(var + epsilon)
+    if weight is not None:
+        scale = scale * weight
+    shift = -mean * scale if bias is None else bias - mean * scale
+    return x * scale + shift
+
+
+@register
+class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
+    """Batch normalisation over the last axis as torch.nn.BatchNorm does it.
+
+    In train mode `moving_variance` moves towards the *unbiased* batch variance. `momentum` is Keras' (1 - torch's); None is the
+    cumulative average over `num_batches_tracked` calls. `trainable=False` freezes gamma and beta only: statistics follow
+    `training`, as in torch.
+
+    tracked=False: no moving statistics; those of the batch are used in both modes.
+    statistics: "mode" (the batch's in train mode, the moving ones in eval mode), "moving" or "batch" (always those).
+    """
+
+    def __init__(
+        self,
+        axis: int = -1,
+        momentum: float | None = 0.9,
+        epsilon: float = 1e-5,
+        center: bool = True,
+        scale: bool = True,
+        tracked: bool = True,
+        statistics: str = "mode",
+        **config: Any,
+    ) -> None:
+        if axis != -1:
+            raise ValueError(f"channels stand last here, got axis={axis}")
+        super().__init__(axis=-1, momentum=0.0 if momentum is None else momentum, epsilon=epsilon, center=center, scale=scale, **config)
+        self.cumulative = momentum is None
+        self.tracked = tracked
+        self.statistics = statistics if tracked else "batch"
+
+    def build(self, input_shape: Any) -> None:
+        shape = (input_shape[-1],)
+
+        def weight(name: str, wanted: bool, initializer: Any, trainable: bool = True, **more: Any) -> Any:
+            return self.add_weight(name=name, shape=shape, initializer=initializer, trainable=trainable, **more) if wanted else None
+
+        self.gamma = weight("gamma", self.scale, self.gamma_initializer, regularizer=self.gamma_regularizer, constraint=self.gamma_constraint)
+        self.beta = weight("beta", self.center, self.beta_initializer, regularizer=self.beta_regularizer, constraint=self.beta_constraint)
+        self.moving_mean = weight("moving_mean", self.tracked, self.moving_mean_initializer, False, autocast=False)
+        self.moving_variance = weight("moving_variance", self.tracked, self.moving_variance_initializer, False, autocast=False)
+        self.num_batches_tracked = None
+        if self.tracked:
+            self.num_batches_tracked = self.add_weight(
+                name="num_batches_tracked", shape=(), dtype="int64", initializer="zeros", trainable=False, autocast=False
+            )
+        self._reduction_axes = list(range(len(input_shape) - 1))
+        self.built = True
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        dtype = statistics_dtype(keras.backend.standardize_dtype(inputs.dtype))
+        x = ops.cast(inputs, dtype)
+        gamma, beta = (None if w is None else ops.cast(w, dtype) for w in (self.gamma, self.beta))
+        if self.statistics == "batch" or (self.statistics == "mode" and training):
+            mean, var = moments(x, self._reduction_axes)
+            if self.tracked:
+                self._track(x, ops.stop_gradient(mean), ops.stop_gradient(var))
+        else:
+            mean, var = ops.cast(self.moving_mean, dtype), ops.cast(self.moving_variance, dtype)
+        return ops.cast(scaled(x, mean, var, gamma, beta, self.epsilon), self.compute_dtype)
+
+    def _track(self, x: Any, mean: Any, var: Any) -> None:
+        shape = ops.shape(x)
+        count = 1
+        for axis in self._reduction_axes:
+            count = count * shape[axis]
+        n = ops.cast(count, var.dtype)
+        seen = self.num_batches_tracked + 1
+        self.num_batches_tracked.assign(seen)
+        keep = 1.0 - 1.0 / ops.cast(seen, var.dtype) if self.cumulative else self.momentum
+        for variable, new in ((self.moving_mean, mean), (self.moving_variance, var * (n / (n - 1.0)))):
+            old = ops.cast(variable, new.dtype)
+            variable.assign(ops.cast(old * keep + new * (1.0 - keep), variable.dtype))
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        if self.cumulative:
+            config["momentum"] = None
+        return {**config, "tracked": self.tracked, "statistics": self.statistics}
+
+
+# ------------------------------------------------------------------------------------------------------------ recurrent
+@register
+class Recurrent(keras.layers.Layer):  # type: ignore[misc]
+    """torch's nn.LSTM, nn.GRU and nn.RNN: stacked, bidirectional, with dropout between the layers.
+
+    mode: "lstm", "gru", "rnn_tanh" or "rnn_relu". One variable per torch parameter, by torch's name and in torch's layout, in
+    `self.<name>`: weight_ih_l0 (gates*hidden, input), weight_hh_l0, bias_ih_l0, bias_hh_l0, weight_hr_l0 (LSTM with projection),
+    each again with the suffix _reverse, and for every layer l1, l2, ...
+
+    Called on (x, h0) or, for "lstm", (x, h0, c0): x (batch, time, features) with `batch_first`, else (time, batch, features);
+    states (layers*directions, batch, hidden). Returns (output, h_n) or (output, h_n, c_n) in the same orders.
+    """
+
+    def __init__(
+        self,
+        mode: str,
+        hidden_size: int,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        batch_first: bool = False,
+        biases: bool = True,
+        dropout: float = 0.0,
+        proj_size: int = 0,
+        seed: int | None = None,
+        **config: Any,
+    ) -> None:
+        super().__init__(**config)
+        if mode not in MODES:
+            raise ValueError(f"mode is one of {', '.join(MODES)}, got {mode!r}")
+        self.mode = mode
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bidirectional = bidirectional
+        self.batch_first = batch_first
+        self.biases = biases
+        self.dropout = dropout
+        self.proj_size = proj_size
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed) if dropout else None
+        self.replay: list[Any] | None = None
+
+    def build(self, *shapes: Any) -> None:
+        input_size = (shapes[0] if isinstance(shapes[0], (list, tuple)) else shapes)[-1]
+        shapes_by_name = parameter_shapes(
+            self.mode, int(input_size), self.hidden_size, self.num_layers, self.bidirectional, self.biases, self.proj_size
+        )
+        self.names = list(shapes_by_name)
+        for name, shape in shapes_by_name.items():
+            initializer = "zeros" if name.startswith("bias") else "glorot_uniform"
+            setattr(self, name, self.add_weight(name=name, shape=shape, initializer=initializer))
+        self.built = True
+
+    def _mask(self, make: Any) -> Any:
+        if self.replay is not None:
+            return ops.convert_to_tensor(self.replay.pop(0))
+        return make(self.seed_generator)
+
+    def call(self, x: Any, *states: Any, training: bool | None = None) -> Any:
+        weights = [ops.convert_to_tensor(getattr(self, name)) for name in self.names]
+        return recur(
+            self.mode,
+            x,
+            list(states),
+            weights,
+            self.biases,
+            self.num_layers,
+            self.dropout if training else 0.0,
+            self.bidirectional,
+            self.batch_first,
+            self._mask,
+        )
+
+    def compute_output_spec(self, x: Any, *states: Any, training: bool | None = None) -> Any:
+        width = (self.proj_size or self.hidden_size) * (2 if self.bidirectional else 1)
+        specs = [keras.KerasTensor((*x.shape[:-1], width), x.dtype)]
+        return (*specs, *(keras.KerasTensor(s.shape, x.dtype) for s in states))
+
+    def get_config(self) -> dict[str, Any]:
+        own = ("mode", "hidden_size", "num_layers", "bidirectional", "batch_first", "biases", "dropout", "proj_size", "seed")
+        return {**super().get_config(), **{name: getattr(self, name) for name in own}}

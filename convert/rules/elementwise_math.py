@@ -1,0 +1,179 @@
+"""Rules: functions of one or two real variables. Every constant is a Python float, so float64 stays float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from keras import ops
+
+from .operands import is_float, is_tensor, number
+from .registry import ELEMENTWISE, rule
+
+Tensor = Any
+
+# What keras.ops has with torch's values and derivatives.
+_UNARY: dict[str, Callable[..., Any]] = {
+    "exp": ops.exp,
+    "expm1": ops.expm1,
+    "log": ops.log,
+    "log1p": ops.log1p,
+    "sqrt": ops.sqrt,
+    "rsqrt": ops.rsqrt,
+    "reciprocal": ops.reciprocal,
+    "sin": ops.sin,
+    "cos": ops.cos,
+    "tan": ops.tan,
+    "asin": ops.arcsin,
+    "acos": ops.arccos,
+    "atan": ops.arctan,
+    "sinh": ops.sinh,
+    "cosh": ops.cosh,
+    "tanh": ops.tanh,
+    "asinh": ops.arcsinh,
+    "acosh": ops.arccosh,
+    "atanh": ops.arctanh,
+    "erf": ops.erf,
+    "erfc": lambda x: ops.erfc(x),
+    "erfinv": lambda x: ops.erfinv(x),
+    "sigmoid": ops.sigmoid,
+    "log2": lambda x: ops.multiply(ops.log(x), 1 / math.log(2)),
+    "log10": lambda x: ops.multiply(ops.log(x), 1 / math.log(10)),
+    "exp2": lambda x: ops.exp(ops.multiply(x, math.log(2))),
+    "deg2rad": lambda x: ops.multiply(x, math.pi / 180),
+    "rad2deg": lambda x: ops.multiply(x, 180 / math.pi),
+    "special_ndtr": lambda x: ops.multiply(ops.erfc(ops.multiply(x, -math.sqrt(0.5))), 0.5),
+}
+for _name, _function in _UNARY.items():
+    rule(f"aten.{_name}.default", layout=ELEMENTWISE, promote=True)(lambda k, x, _f=_function: _f(x))
+
+
+@rule("aten.square.default", layout=ELEMENTWISE, promote=True)
+def square(k: Any, x: Tensor) -> Tensor:
+    return ops.square(x)
+
+
+# --------------------------------------------------------------------------------------------------------- rounding
+def _rounding(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda k, x: function(x) if is_float(k, x) else x
+
+
+for _name, _function in {"floor": ops.floor, "ceil": ops.ceil, "round": ops.round, "trunc": ops.trunc, "fix": ops.trunc}.items():
+    rule(f"aten.{_name}.default", layout=ELEMENTWISE)(_rounding(_function))
+
+
+@rule("aten.round.decimals", layout=ELEMENTWISE)
+def round_decimals(k: Any, x: Tensor, decimals: int = 0) -> Tensor:
+    """Half to even of x * 10**decimals, as torch computes it: for negative decimals it divides first."""
+    if not is_float(k, x):
+        return x
+    factor = float(10 ** abs(decimals))
+    if decimals < 0:
+        return ops.multiply(ops.round(ops.divide(x, factor)), factor)
+    return ops.divide(ops.round(ops.multiply(x, factor)), factor)
+
+
+@rule("aten.frac.default", layout=ELEMENTWISE)
+def frac(k: Any, x: Tensor) -> Tensor:
+    return ops.subtract(x, ops.stop_gradient(ops.trunc(x)))
+
+
+# ----------------------------------------------------------------------------------------------------------- powers
+@rule("aten.pow.Tensor_Scalar", "aten.float_power.Tensor_Scalar", layout=ELEMENTWISE, promote=True)
+def pow_scalar(k: Any, x: Tensor, exponent: Any) -> Tensor:
+    exponent = number(exponent)
+    special = {0: ops.ones_like, 1: lambda v: v, 2: ops.square, 3: lambda v: ops.multiply(ops.square(v), v)}
+    if is_float(k, x):
+        special.update({0.5: ops.sqrt, -0.5: ops.rsqrt, -1: ops.reciprocal, -2: lambda v: ops.reciprocal(ops.square(v))})
+    if not is_tensor(exponent) and exponent in special:
+        return special[exponent](x)
+    return ops.power(x, exponent)
+
+
+@rule("aten.pow.Scalar", "aten.float_power.Scalar", layout=ELEMENTWISE, promote=True)
+def pow_of_scalar(k: Any, base: Any, exponent: Tensor) -> Tensor:
+    return ops.power(number(base), exponent)
+
+
+@rule("aten.pow.Tensor_Tensor", "aten.float_power.Tensor_Tensor", layout=ELEMENTWISE, promote=True)
+def pow_tensor(k: Any, x: Tensor, exponent: Tensor) -> Tensor:
+    """x ** 0 has no gradient; TensorFlow's would be NaN at x = 0."""
+    if not is_float(k, x):
+        return ops.power(x, exponent)
+    none = ops.equal(exponent, 0)
+    base = ops.where(none, ops.stop_gradient(ops.where(ops.equal(x, 0), ops.ones_like(x), x)), x)
+    return ops.power(base, exponent)
+
+
+@rule("aten.ldexp.Tensor", layout=ELEMENTWISE, promote=True)
+def ldexp(k: Any, x: Tensor, exponent: Tensor) -> Tensor:
+    return ops.multiply(x, ops.power(2.0, exponent))
+
+
+# ---------------------------------------------------------------------------------------------------- two variables
+@rule("aten.atan2.default", "aten.arctan2.default", layout=ELEMENTWISE, promote=True)
+def atan2(k: Any, y: Tensor, x: Tensor) -> Tensor:
+    return ops.arctan2(y, x)
+
+
+@rule("aten.hypot.default", layout=ELEMENTWISE, promote=True)
+def hypot(k: Any, x: Tensor, y: Tensor) -> Tensor:
+    return ops.sqrt(ops.add(ops.square(x), ops.square(y)))
+
+
+def _log_sum(x: Tensor, y: Tensor, base: float) -> Tensor:
+    """log(b**x + b**y) / log(b), shifted by the greater of the two where that is finite."""
+    top = ops.stop_gradient(ops.maximum(x, y))
+    top = ops.where(ops.isfinite(top), top, ops.zeros_like(top))
+    scale = math.log(base)
+    total = ops.add(ops.exp(ops.multiply(ops.subtract(x, top), scale)), ops.exp(ops.multiply(ops.subtract(y, top), scale)))
+    return ops.add(top, ops.multiply(ops.log(total), 1 / scale))
+
+
+@rule("aten.logaddexp.default", layout=ELEMENTWISE, promote=True)
+def logaddexp(k: Any, x: Tensor, y: Tensor) -> Tensor:
+    return _log_sum(x, y, math.e)
+
+
+@rule("aten.logaddexp2.default", layout=ELEMENTWISE, promote=True)
+def logaddexp2(k: Any, x: Tensor, y: Tensor) -> Tensor:
+    return _log_sum(x, y, 2.0)
+
+
+def _x_log(x: Any, log_y: Tensor, y: Tensor) -> Tensor:
+    """x * log(y) that is zero, whatever the log, where x is zero, and NaN where y is."""
+    product = ops.multiply(x, log_y)
+    if not is_tensor(x) and x != 0:
+        return product
+    none = ops.logical_and(ops.equal(x, 0), ops.logical_not(ops.isnan(y)))
+    return ops.where(none, ops.zeros_like(product), product)
+
+
+@rule("aten.xlogy.Tensor", "aten.xlogy.Scalar_Other", "aten.xlogy.Scalar_Self", layout=ELEMENTWISE, promote=True)
+def xlogy(k: Any, x: Any, y: Any) -> Tensor:
+    if not is_tensor(y):
+        y = ops.full_like(x, y)
+    return _x_log(x, ops.log(y), y)
+
+
+@rule("aten.special_xlog1py.default", "aten.special_xlog1py.other_scalar", "aten.special_xlog1py.self_scalar", layout=ELEMENTWISE, promote=True)
+def xlog1py(k: Any, x: Any, y: Any) -> Tensor:
+    if not is_tensor(y):
+        y = ops.full_like(x, y)
+    return _x_log(x, ops.log1p(y), y)
+
+
+@rule("aten.sinc.default", layout=ELEMENTWISE, promote=True)
+def sinc(k: Any, x: Tensor) -> Tensor:
+    z = ops.multiply(x, math.pi)
+    zero = ops.equal(z, 0)
+    safe = ops.where(zero, ops.ones_like(z), z)
+    return ops.where(zero, ops.ones_like(z), ops.divide(ops.sin(safe), safe))
+
+
+@rule("aten.logit.default", layout=ELEMENTWISE, promote=True)
+def logit(k: Any, x: Tensor, eps: float | None = None) -> Tensor:
+    if eps is not None:
+        x = ops.where(ops.less(x, eps), eps, ops.where(ops.greater(x, 1 - eps), 1 - eps, x))
+    return ops.log(ops.divide(x, ops.subtract(1.0, x)))

@@ -1,0 +1,62 @@
+"""What several families need to know about their operands: numbers, torch order, safe roots, random shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras import ops
+
+from ..builder import Dynamic, Unknown
+from ..ir import ByMode
+
+
+def is_tensor(x: Any) -> bool:
+    """Whether `x` is a tensor (of a backend or symbolic) and not a Python number."""
+    return hasattr(x, "shape") and hasattr(x, "dtype")
+
+
+def number(x: Any) -> Any:
+    """A scalar or tensor operand. A size that is not known yet raises Dynamic: Keras would take it for an object."""
+    if isinstance(x, (Unknown, ByMode)):
+        raise Dynamic("an operand that is only known at call time")
+    return x
+
+
+def is_float(k: Any, x: Any) -> bool:
+    """Whether `x` is a floating tensor."""
+    return str(k.dtype(x)).startswith(("float", "bfloat"))
+
+
+def torch_order(k: Any, x: Any) -> Any:
+    """An operand of a MAPPED or ELEMENTWISE rule, transposed to torch axis order (for flattened indices)."""
+    if not k.perm or tuple(k.perm) == tuple(range(len(k.perm))):
+        return x
+    return ops.transpose(x, [k.perm.index(a) for a in range(len(k.perm))])
+
+
+def rule_order(k: Any, x: Any) -> Any:
+    """The reverse of `torch_order`: a tensor in torch axis order as the rule's operands lie."""
+    if not k.perm or tuple(k.perm) == tuple(range(len(k.perm))):
+        return x
+    return ops.transpose(x, tuple(k.perm))
+
+
+def torch_sizes(k: Any, x: Any) -> list[Any]:
+    """The sizes of an operand in torch axis order."""
+    shape = k.shape(x)
+    return [shape[k.perm.index(a)] if k.perm else shape[a] for a in range(len(shape))]
+
+
+def product(sizes: Sequence[Any]) -> Any:
+    """The product of sizes; an unknown one raises Dynamic."""
+    total: Any = 1
+    for s in sizes:
+        total = total * s
+    return total
+
+
+def root(x: Any) -> Any:
+    """sqrt(x) whose gradient at zero is zero, as torch defines it for norm and std; NaN stays NaN."""
+    zero = ops.equal(x, 0)
+    return ops.where(zero, ops.zeros_like(x), ops.sqrt(ops.where(zero, ops.ones_like(x), x)))

@@ -1,0 +1,351 @@
+"""Rules: parts of tensors, joins, repeats and axis order. Padding and windows stand in `window.py`, diagonals in `diagonal.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras import ops
+
+from ..builder import Unknown, is_known, same_size
+from ..ir import TensorType
+from .registry import MAPPED, SPATIAL, rule
+
+FAR = 2**31 - 1  # torch writes "to the end" as 2**63 - 1; TensorFlow's slices take 32 bits
+Size = Any
+
+
+def plain(*sizes: Size) -> tuple[Size, ...]:
+    """The sizes; raises Dynamic where one is not known yet."""
+    return tuple(s + 0 for s in sizes)
+
+
+def part(x: Any, axis: int, start: Size = None, end: Size = None, step: int = 1) -> Any:
+    """`x[..., start:end:step, ...]` along a physical axis."""
+    return x[(slice(None),) * axis + (slice(start, end, step),)]
+
+
+def sizes_of(k: Any, type_: TensorType) -> list[Size]:
+    """The sizes of a result, from its type."""
+    return [k.size(d) for d in type_.shape]
+
+
+def in_torch_order(k: Any, x: Any) -> Any:
+    """An operand of a MAPPED rule, brought to torch order."""
+    if not k.perm or len(k.perm) != k.rank(x) or tuple(k.perm) == tuple(range(len(k.perm))):
+        return x
+    return ops.transpose(x, [k.perm.index(d) for d in range(len(k.perm))])
+
+
+# ----------------------------------------------------------------------------------------------------------- identities
+@rule("aten.permute_copy.default")
+def permute_copy(k: Any, x: Any, dims: Sequence[int]) -> Any:
+    return ops.transpose(x, [d % k.rank(x) for d in dims])
+
+
+@rule("aten.transpose_copy.int")
+def transpose_copy(k: Any, x: Any, a: int, b: int) -> Any:
+    return ops.swapaxes(x, a, b) if k.rank(x) else x
+
+
+@rule("aten.t_copy.default")
+def t_copy(k: Any, x: Any) -> Any:
+    return ops.transpose(x)
+
+
+@rule(
+    "aten.view_copy.default", "aten.squeeze_copy.default", "aten.squeeze_copy.dim", "aten.squeeze_copy.dims", "aten.unsqueeze_copy.default",
+    "aten._reshape_alias.default", "aten.ravel.default", "aten.atleast_1d.default", "aten.atleast_2d.default", "aten.atleast_3d.default",
+)  # fmt: skip
+def view_copy(k: Any, x: Any, *_: Any) -> Any:
+    return k.reshape(x, sizes_of(k, k.out))
+
+
+@rule("aten.view.dtype", "aten.view_copy.dtype")
+def view_dtype(k: Any, x: Any, dtype: str) -> Any:
+    return ops.view(x, dtype)
+
+
+# --------------------------------------------------------------------------------------------------------- broadcasting
+def broadcast(k: Any, x: Any, type_: TensorType) -> Any:
+    """`x` (torch order) broadcast to a type. Axes that grow to a known size are tiled, so that unknown others may stay."""
+    sizes = sizes_of(k, type_)
+    lead = len(sizes) - k.rank(x)
+    have = (1,) * lead + tuple(k.shape(x))
+    if not lead and all(same_size(a, b) for a, b in zip(have, sizes, strict=True)):
+        return x
+    if not any(isinstance(s, Unknown) for s in sizes):
+        return k.broadcast_to(x, sizes)
+    repeats = [1 if same_size(a, b) else b if is_known(a) and is_known(b) else None for a, b in zip(have, sizes, strict=True)]
+    if None in repeats:
+        return k.broadcast_to(x, sizes)
+    for _ in range(lead):
+        x = ops.expand_dims(x, 0)
+    return ops.tile(x, repeats)
+
+
+@rule("aten.expand.default", "aten.expand_copy.default", "aten.broadcast_to.default", "aten.expand_as.default")
+def expand(k: Any, x: Any, size: Any, implicit: bool = False) -> Any:
+    return broadcast(k, x, k.out)
+
+
+@rule("aten.broadcast_tensors.default")
+def broadcast_tensors(k: Any, tensors: Sequence[Any]) -> Any:
+    return tuple(broadcast(k, x, k.out) for x in tensors)
+
+
+@rule("aten.meshgrid.default", "aten.meshgrid.indexing")
+def meshgrid(k: Any, tensors: Sequence[Any], indexing: str = "ij") -> Any:
+    axes = list(range(len(tensors)))
+    if indexing == "xy" and len(tensors) > 1:
+        axes[:2] = [1, 0]
+    return tuple(broadcast(k, k.reshape(x, [-1 if a == axis else 1 for a in range(len(axes))]), k.out) for x, axis in zip(tensors, axes, strict=True))
+
+
+# ---------------------------------------------------------------------------------------------------------------- joins
+@rule("aten.cat.default", "aten.concat.default", "aten.concatenate.default", layout=MAPPED, promote=True)
+def cat(k: Any, tensors: Sequence[Any], dim: int = 0) -> Any:
+    rank = k.out.rank
+    full = [x for x in tensors if k.rank(x) == rank and (rank > 1 or k.type(x).shape != (0,))]  # torch skips empty ones of one axis
+    if not full:
+        return tensors[0]
+    return full[0] if len(full) == 1 else ops.concatenate(full, axis=k.axis(dim, rank))
+
+
+@rule("aten.stack.default", promote=True)
+def stack(k: Any, tensors: Sequence[Any], dim: int = 0) -> Any:
+    return ops.stack(list(tensors), axis=dim % k.out.rank)
+
+
+@rule("aten.block_diag.default", promote=True)
+def block_diag(k: Any, tensors: Sequence[Any]) -> Any:
+    rows, at = [], 0
+    for x in tensors:
+        x = k.reshape(x, (1,) * (2 - k.rank(x)) + tuple(k.shape(x)))
+        width = k.shape(x)[1]
+        rows.append(ops.pad(x, ((0, 0), (at, k.out.shape[1] - at - width))))
+        at += width
+    return ops.concatenate(rows, axis=0)
+
+
+# ---------------------------------------------------------------------------------------------------------------- parts
+def _bound(k: Any, at: Size, x: Any, dim: int) -> Size:
+    """A slice bound in Python's sense. An unknown one that lies a fixed way before the end becomes negative."""
+    if isinstance(at, Unknown) and at.sym is not None:
+        size = k.type(x).shape[dim]
+        names = at.sym.names
+        if not isinstance(size, int) and names == size.names:
+            gaps = [at.sym.evaluate(dict.fromkeys(names, v)) - size.evaluate(dict.fromkeys(names, v)) for v in (1013, 4057)]
+            gaps += [at.sym.evaluate({n: 977 + 131 * i for i, n in enumerate(sorted(names))}) - size.evaluate({n: 977 + 131 * i for i, n in enumerate(sorted(names))})]
+            if len(set(gaps)) == 1 and gaps[0] <= 0:
+                return gaps[0] or None
+    if at is None:
+        return None
+    (at,) = plain(at)
+    return max(-FAR, min(FAR, at)) if is_known(at) else at
+
+
+@rule("aten.slice.Tensor", "aten.slice_copy.Tensor", layout=MAPPED)
+def slice_(k: Any, x: Any, dim: int = 0, start: Size = None, end: Size = None, step: int = 1) -> Any:
+    dim %= k.rank(x)
+    if k.out.shape == k.type(x).shape and step == 1:
+        return x
+    first = None if is_known(start) and start == 0 else _bound(k, start, x, dim)
+    last = None if is_known(end) and end >= FAR else _bound(k, end, x, dim)
+    return part(x, k.axis(dim), first, last, step)
+
+
+@rule("aten.select.int", "aten.select_copy.int", layout=MAPPED)
+def select(k: Any, x: Any, dim: int, index: Size) -> Any:
+    dim %= k.rank(x)
+    at = _bound(k, index, x, dim)
+    (axis,) = k.reduce([dim], False)
+    return x[(slice(None),) * axis + (at,)]
+
+
+@rule("aten.narrow.default", "aten.narrow_copy.default", layout=MAPPED)
+def narrow(k: Any, x: Any, dim: int, start: Size, length: Size) -> Any:
+    if k.out.shape == k.type(x).shape:
+        return x
+    dim %= k.rank(x)
+    if is_known(start) and start < 0 and is_known(length):
+        return part(x, k.axis(dim), start, start + length or None)
+    start, length = plain(start, length)
+    return part(x, k.axis(dim), start, start + length)
+
+
+def pieces(k: Any, x: Any, dim: int) -> tuple[Any, ...]:
+    """`x` cut along `dim` as the results' types say; the last piece may be of unknown size."""
+    dim %= k.rank(x)
+    axis = k.axis(dim)
+    counts = [k.size(o.type.shape[dim]) for o in k.node.outputs]
+    if len(counts) == 1:
+        return (x,)
+    if all(is_known(n) for n in counts):
+        return tuple(ops.split(x, [sum(counts[: i + 1]) for i in range(len(counts) - 1)], axis=axis))
+    out, at = [], 0
+    for i, n in enumerate(counts):
+        last = i == len(counts) - 1
+        out.append(part(x, axis, at or None, None if last else at + n))
+        at = at if last else at + n
+    return tuple(out)
+
+
+@rule(
+    "aten.split.Tensor", "aten.split.sizes", "aten.split.default", "aten.split_with_sizes.default", "aten.split_with_sizes_copy.default",
+    "aten.unsafe_split.Tensor", "aten.unsafe_split_with_sizes.default", "aten.chunk.default", "aten.unsafe_chunk.default",
+    "aten.tensor_split.sections", "aten.tensor_split.indices", "aten.tensor_split.tensor_indices_or_sections", "aten.split_copy.Tensor",
+    layout=MAPPED,
+)  # fmt: skip
+def split(k: Any, x: Any, how: Any, dim: int = 0) -> Any:
+    return pieces(k, x, dim)
+
+
+@rule("aten.hsplit.int", "aten.hsplit.array", layout=MAPPED)
+def hsplit(k: Any, x: Any, how: Any) -> Any:
+    return pieces(k, x, 1 if k.rank(x) > 1 else 0)
+
+
+@rule("aten.vsplit.int", "aten.vsplit.array", layout=MAPPED)
+def vsplit(k: Any, x: Any, how: Any) -> Any:
+    return pieces(k, x, 0)
+
+
+@rule("aten.dsplit.int", "aten.dsplit.array", layout=MAPPED)
+def dsplit(k: Any, x: Any, how: Any) -> Any:
+    return pieces(k, x, 2)
+
+
+@rule("aten.unbind.int", "aten.unbind_copy.int", layout=MAPPED)
+def unbind(k: Any, x: Any, dim: int = 0) -> Any:
+    (axis,) = k.reduce([dim], False)
+    return tuple(ops.unstack(x, num=len(k.node.outputs), axis=axis))
+
+
+# -------------------------------------------------------------------------------------------------------------- repeats
+@rule("aten.repeat.default", "aten.tile.default")
+def repeat(k: Any, x: Any, repeats: Sequence[Size]) -> Any:
+    repeats = [1] * (k.rank(x) - len(repeats)) + list(plain(*repeats))
+    for _ in range(len(repeats) - k.rank(x)):
+        x = ops.expand_dims(x, 0)
+    return ops.tile(x, repeats) if any(not is_known(r) or r != 1 for r in repeats) else x
+
+
+@rule("aten.repeat_interleave.self_int")
+def repeat_interleave_int(k: Any, x: Any, repeats: Size, dim: int | None = None, output_size: Size = None) -> Any:
+    (repeats,) = plain(repeats)
+    if dim is None:
+        x, dim = k.reshape(x, (-1,)), 0
+    if not k.rank(x):
+        x = k.reshape(x, (1,))
+    dim %= k.rank(x)
+    # one tiled axis beside the repeated one: much faster than a gather, forward and backward
+    wide = ops.tile(ops.expand_dims(x, dim + 1), [repeats if a == dim + 1 else 1 for a in range(k.rank(x) + 1)])
+    return k.reshape(wide, sizes_of(k, k.out))
+
+
+@rule("aten.repeat_interleave.self_Tensor")
+def repeat_interleave(k: Any, x: Any, repeats: Any, dim: int | None = None, output_size: Size = None) -> Any:
+    if dim is None:
+        x, dim = k.reshape(x, (-1,)), 0
+    return ops.take(x, interleaved(k, repeats, k.size(k.out.shape[dim]), k.shape(x)[dim]), axis=dim)
+
+
+@rule("aten.repeat_interleave.Tensor")
+def repeat_interleave_counts(k: Any, repeats: Any, output_size: Size = None) -> Any:
+    return interleaved(k, repeats, k.size(k.out.shape[0]), None)
+
+
+def interleaved(k: Any, repeats: Any, total: Size, count: Size) -> Any:
+    """[0]*repeats[0] + [1]*repeats[1] + ...: for each of `total` places the number of counts that are used up."""
+    if count is not None:
+        repeats = k.broadcast_to(k.reshape(repeats, (-1,)), (count,))
+    ends = ops.cumsum(k.cast(repeats, "int64"))
+    try:
+        places = k.arange(0, plain(total)[0], 1, "int64")
+    except KeyError:  # the size depends on the counts alone
+        places = ops.cast(ops.arange(ends[-1]), "int64")
+    return ops.sum(ops.cast(ops.expand_dims(places, 1) >= ops.expand_dims(ends, 0), "int64"), axis=1)
+
+
+# ------------------------------------------------------------------------------------------------------------ axis order
+@rule("aten.flip.default", layout=MAPPED)
+def flip(k: Any, x: Any, dims: Sequence[int]) -> Any:
+    return ops.flip(x, axis=k.axes(dims)) if dims and k.rank(x) else x
+
+
+@rule("aten.fliplr.default")
+def fliplr(k: Any, x: Any) -> Any:
+    return ops.flip(x, axis=1)
+
+
+@rule("aten.flipud.default")
+def flipud(k: Any, x: Any) -> Any:
+    return ops.flip(x, axis=0)
+
+
+@rule("aten.roll.default", layout=MAPPED)
+def roll(k: Any, x: Any, shifts: Sequence[Size], dims: Sequence[int] = ()) -> Any:
+    if not dims:
+        x = in_torch_order(k, x)
+        flat = ops.roll(k.reshape(x, (-1,)), plain(*shifts)[0], axis=0)
+        y = k.reshape(flat, sizes_of(k, k.out))
+        return ops.transpose(y, k.perm) if len(k.perm) == k.rank(y) else y
+    for shift, dim in zip(plain(*shifts), dims, strict=True):
+        x = ops.roll(x, shift, axis=k.axis(dim))
+    return x
+
+
+@rule("aten.rot90.default")
+def rot90(k: Any, x: Any, times: int = 1, dims: Sequence[int] = (0, 1)) -> Any:
+    a, b = (d % k.rank(x) for d in dims)
+    times %= 4
+    if times == 2:
+        return ops.flip(x, axis=(a, b))
+    if times == 0:
+        return x
+    return ops.swapaxes(ops.flip(x, axis=b), a, b) if times == 1 else ops.flip(ops.swapaxes(x, a, b), axis=b)
+
+
+@rule("aten.channel_shuffle.default", "aten.native_channel_shuffle.default", layout=SPATIAL)
+def channel_shuffle(k: Any, x: Any, groups: int) -> Any:
+    (groups,) = plain(groups)
+    axis = k.rank(x) - 1
+    *lead, c = k.shape(x)
+    grouped = k.reshape(x, (*lead, groups, c // groups))
+    return k.reshape(ops.swapaxes(grouped, axis, axis + 1), (*lead, c))
+
+
+def _as_images(k: Any, x: Any) -> Any:
+    """(*, C, H, W) of any rank, handed over channels last as the SPATIAL layout has it -> (N, H, W, C)."""
+    if k.rank(x) == 4:
+        return x
+    x = ops.moveaxis(x, -1, 1)
+    shape = k.shape(x)
+    return ops.moveaxis(k.reshape(x, (-1, *shape[-3:])), 1, -1)
+
+
+def _as_given(k: Any, y: Any) -> Any:
+    if k.out.rank == 4:
+        return y
+    y = k.reshape(ops.moveaxis(y, -1, 1), sizes_of(k, k.out))
+    return ops.moveaxis(y, 1, -1)
+
+
+@rule("aten.pixel_shuffle.default", layout=SPATIAL)
+def pixel_shuffle(k: Any, x: Any, factor: int) -> Any:
+    x = _as_images(k, x)
+    n, h, w, c = k.shape(x)
+    grid = ops.transpose(k.reshape(x, (n, h, w, c // factor**2, factor, factor)), (0, 1, 4, 2, 5, 3))
+    tall, wide = (k.size(d) for d in k.out.shape[-2:])
+    return _as_given(k, k.reshape(grid, (n, tall, wide, c // factor**2)))
+
+
+@rule("aten.pixel_unshuffle.default", layout=SPATIAL)
+def pixel_unshuffle(k: Any, x: Any, factor: int) -> Any:
+    x = _as_images(k, x)
+    n, h, w, c = k.shape(x)
+    h, w = (k.size(d) for d in k.out.shape[-2:])
+    grid = ops.transpose(k.reshape(x, (n, h, factor, w, factor, c)), (0, 1, 3, 5, 2, 4))
+    return _as_given(k, k.reshape(grid, (n, h, w, c * factor**2)))
+

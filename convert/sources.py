@@ -1,0 +1,318 @@
+"""Where a module comes from: the SOURCE of the command line to a module with example inputs.
+
+    model.pt2             an archive of torch.export.save
+    pkg.module:factory    a function, class or module object; also path/to/file.py:factory
+    hf:DIR                a local directory of Hugging Face transformers
+    timm:NAME             a timm architecture, random weights unless --weights is given
+    torchvision:NAME      likewise
+
+Nothing is downloaded, and no code is run except the one that the user names.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import torch
+
+from .checkpoint import load_weights
+from .errors import IsomorphError, UsageError
+from .examples import Examples, build_examples
+from .inputspec import InputSpec, parse_all
+
+FORMS = "model.pt2, pkg.module:factory, path/to/file.py:factory, hf:DIR, timm:NAME or torchvision:NAME"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A module and one example call of it.
+
+    `dynamic_shapes` is in torch.export's form with strings as axis names; `exported_program` is set for a .pt2,
+    whose `module` is captured in one mode and cannot change it; `ranges` and `bounds` are the sizes allowed for the
+    named axes and the values allowed for the integer inputs; `notes` are what the user should be told.
+    """
+
+    module: torch.nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    dynamic_shapes: Any
+    origin: str
+    exported_program: torch.export.ExportedProgram | None = None
+    ranges: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
+    bounds: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def load_source(
+    text: str, weights: str | Path | None = None, inputs: Sequence[str | InputSpec] = (), seed: int = 0
+) -> Source:
+    """The module that `text` names, its weights loaded, with example inputs; the same seed gives the same ones.
+
+    UsageError: `text` has none of the forms, what it names cannot be loaded, or `inputs` do not fit `forward`.
+    WeightError: the weights file does not fit the module.
+    """
+    specs = parse_all(inputs)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        kind, colon, name = text.partition(":")
+        if colon and kind == "hf":
+            from .source_hf import load_hf
+
+            return load_hf(name, weights, specs, seed)
+        if colon and kind in ("timm", "torchvision"):
+            return _load_zoo(kind, name, weights, specs, seed)
+        if text.endswith(".pt2"):
+            return _load_exported(text, weights, specs, seed)
+        if colon and name:
+            return _load_factory(text, weights, specs, seed)
+    if text.endswith((".pt", ".pth", ".ckpt", ".safetensors", ".bin")):
+        raise UsageError(
+            f"{text} holds weights, not a model: name the code that builds the module, pkg.module:factory, "
+            f"and give the file as --weights {text}"
+        )
+    raise UsageError(f"SOURCE {text!r} is not understood; give {FORMS}")
+
+
+# --- model.pt2 ----------------------------------------------------------------------------------------------------
+
+
+def _load_exported(text: str, weights: str | Path | None, specs: Sequence[InputSpec], seed: int) -> Source:
+    from .source_pt2 import load_pt2
+
+    path = Path(text)
+    if not path.is_file():
+        raise UsageError(f"{text}: no such file")
+    program, dynamic_shapes = load_pt2(path)
+    module = program.module()
+    for child in module.modules():
+        # Its train() and eval() raise; the flag says what is true of a program: it has no other mode.
+        child.training = False
+    if weights is not None:
+        load_weights(module, weights)
+    if specs:
+        if any(not isinstance(d, int) for spec in specs for d in spec.dims):
+            raise UsageError(f"{text}: its dynamic axes were fixed when it was exported; give --input with sizes only")
+        examples = build_examples(module, specs, seed)
+        # The program takes each argument only as it was exported: by position or by keyword.
+        values = {
+            **dict(zip(inspect.signature(module.forward).parameters, examples.args, strict=False)),
+            **examples.kwargs,
+        }
+        positional = list(values)[: program.call_spec.in_spec.child(0).num_children]
+        args, kwargs = tuple(values.pop(name) for name in positional), values
+    elif program.example_inputs is None:
+        raise UsageError(f"{text} holds no example inputs; give {_how_to_give_inputs(module)}")
+    else:
+        args, kwargs = program.example_inputs
+    note = "the archive holds one mode of the model, the one it was exported in; only that mode is converted"
+    return Source(module, tuple(args), dict(kwargs), dynamic_shapes, str(path), program, notes=(note,))
+
+
+# --- pkg.module:factory -------------------------------------------------------------------------------------------
+
+
+def _load_factory(text: str, weights: str | Path | None, specs: Sequence[InputSpec], seed: int) -> Source:
+    target, _, attribute = text.rpartition(":")
+    with _cwd_importable():
+        home = _import(target, text)
+        made: Any = home
+        for part in attribute.split("."):
+            if not hasattr(made, part):
+                raise UsageError(f"{text}: {target} has no {attribute!r}{_suggest(attribute, _callables(home))}")
+            made = getattr(made, part)
+        # A module object is callable too, but calling it would run it.
+        if not isinstance(made, torch.nn.Module):
+            if not callable(made):
+                raise UsageError(f"{text}: {attribute} is {_a(made)}, not a function or class that makes a module")
+            made = _user_code(made, f"{text}: calling {attribute}()")
+        module, args, kwargs = _unpack(made, text)
+        if weights is not None:
+            load_weights(module, weights)
+        if specs:
+            return _with_specs(module, text, specs, seed)
+        dynamic_shapes = None
+        if args is None:
+            args, kwargs = _example_inputs(home, module, text)
+        if args is None:
+            raise UsageError(
+                f"{text}: no example inputs; give {_how_to_give_inputs(module)}, "
+                f"or write example_inputs() beside {attribute}"
+            )
+        beside = getattr(home, "dynamic_shapes", None)
+        if beside is not None:
+            dynamic_shapes = _user_code(beside, f"{text}: dynamic_shapes()") if callable(beside) else beside
+    return Source(module, args, kwargs, dynamic_shapes, text)
+
+
+def _with_specs(
+    module: torch.nn.Module, origin: str, specs: Sequence[InputSpec], seed: int, notes: tuple[str, ...] = ()
+) -> Source:
+    examples: Examples = build_examples(module, specs, seed)
+    return Source(
+        module,
+        examples.args,
+        examples.kwargs,
+        examples.dynamic_shapes,
+        origin,
+        ranges=examples.ranges,
+        bounds=examples.bounds,
+        notes=notes,
+    )
+
+
+@contextmanager
+def _cwd_importable() -> Iterator[None]:
+    """The working directory first on sys.path, as `python -m` has it, and taken away again."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        if here in sys.path:
+            sys.path.remove(here)
+
+
+def _import(target: str, text: str) -> ModuleType:
+    if target.endswith(".py") or "/" in target or "\\" in target:
+        path = Path(target)
+        if not path.is_file():
+            raise UsageError(f"{text}: no such file: {target}")
+        spec = importlib.util.spec_from_file_location(f"isomorph_source_{path.stem}", path)
+        if spec is None or spec.loader is None:
+            raise UsageError(f"{text}: {target} is not a Python file")
+        module = importlib.util.module_from_spec(spec)
+        # dataclasses and pickling look their module up by name.
+        sys.modules[spec.name] = module
+        _user_code(lambda: spec.loader.exec_module(module), f"{text}: importing {target}")  # type: ignore[union-attr]
+        return module
+    try:
+        found = importlib.util.find_spec(target)
+    except (ImportError, ValueError, AttributeError):
+        found = None
+    except Exception as error:
+        raise _user_error(error, f"{text}: importing {target}") from error
+    if found is None:
+        raise UsageError(f"{text}: no module named {target!r} in {Path.cwd()} or among the installed packages")
+    return _user_code(lambda: importlib.import_module(target), f"{text}: importing {target}")
+
+
+def _user_code(call: Callable[[], T], doing: str) -> T:
+    """Run code that the user named; whatever it raises becomes one line that says where."""
+    try:
+        return call()
+    except (KeyboardInterrupt, IsomorphError):
+        raise
+    except BaseException as error:
+        raise _user_error(error, doing) from error
+
+
+def _user_error(error: BaseException, doing: str) -> UsageError:
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
+    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    if isinstance(error, SyntaxError):
+        where = f" ({error.filename}:{error.lineno})"
+    first = (str(error).strip().splitlines() or [""])[0]
+    return UsageError(f"{doing} raised {type(error).__name__}: {first}{where}")
+
+
+def _unpack(made: Any, text: str) -> tuple[torch.nn.Module, tuple[Any, ...] | None, dict[str, Any]]:
+    """A factory returns a module, (module, args) or (module, args, kwargs)."""
+    if isinstance(made, torch.nn.Module):
+        return made, None, {}
+    if isinstance(made, tuple) and 2 <= len(made) <= 3 and isinstance(made[0], torch.nn.Module):
+        args = made[1] if isinstance(made[1], (tuple, list)) else (made[1],)
+        kwargs = made[2] if len(made) == 3 else {}
+        if isinstance(kwargs, Mapping):
+            return made[0], tuple(args), dict(kwargs)
+    raise UsageError(
+        f"{text}: returned {_a(made)}; it must return a torch.nn.Module, (module, args) or (module, args, kwargs)"
+    )
+
+
+def _a(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"a tuple of ({', '.join(type(item).__name__ for item in value)})"
+    return f"an object of type {type(value).__name__}"
+
+
+def _example_inputs(
+    home: ModuleType, module: torch.nn.Module, text: str
+) -> tuple[tuple[Any, ...] | None, dict[str, Any]]:
+    """`example_inputs()` of the same file: a tensor, a tuple of args, a dict of kwargs, or (args, kwargs)."""
+    function = getattr(home, "example_inputs", None)
+    if not callable(function):
+        needs = [p for p in inspect.signature(module.forward).parameters.values() if p.default is p.empty]
+        return (() if not needs else None), {}
+    given = _user_code(function, f"{text}: example_inputs()")
+    if isinstance(given, torch.Tensor):
+        return (given,), {}
+    if isinstance(given, Mapping):
+        return (), dict(given)
+    if isinstance(given, (tuple, list)):
+        if len(given) == 2 and isinstance(given[0], (tuple, list)) and isinstance(given[1], Mapping):
+            return tuple(given[0]), dict(given[1])
+        return tuple(given), {}
+    raise UsageError(f"{text}: example_inputs() returned {_a(given)}; expected a tensor, a tuple, a dict or both")
+
+
+def _callables(home: ModuleType) -> list[str]:
+    return [name for name, value in vars(home).items() if callable(value) and not name.startswith("_")]
+
+
+def _suggest(name: str, known: Sequence[str]) -> str:
+    close = get_close_matches(name, known, n=3)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def _how_to_give_inputs(module: torch.nn.Module) -> str:
+    names = [p.name for p in inspect.signature(module.forward).parameters.values()]
+    example = names[0] if names else "x"
+    return f'--input "{example}=float32[b,3,224,224]" (arguments of forward: {", ".join(names) or "none"})'
+
+
+# --- timm:NAME, torchvision:NAME ----------------------------------------------------------------------------------
+
+
+def _load_zoo(kind: str, name: str, weights: str | Path | None, specs: Sequence[InputSpec], seed: int) -> Source:
+    library = _import_zoo(kind)
+    names = library.list_models()
+    if name not in names:
+        raise UsageError(f"{kind} has no model {name!r}{_suggest(name, names)}")
+    if kind == "timm":
+        module = _user_code(lambda: library.create_model(name, pretrained=False), f"timm.create_model({name!r})")
+        size = getattr(module, "pretrained_cfg", {}).get("input_size", (3, 224, 224))
+    else:
+        module = _user_code(lambda: library.get_model(name, weights=None), f"torchvision get_model({name!r})")
+        size = (3, 299, 299) if name == "inception_v3" else (3, 224, 224)
+    notes: tuple[str, ...] = ()
+    if weights is not None:
+        load_weights(module, weights)
+    else:
+        notes = (f"{kind}:{name} has random weights (nothing is downloaded); give --weights FILE for trained ones",)
+    if not specs:
+        parameter = next(iter(inspect.signature(module.forward).parameters))
+        specs = parse_all([f"{parameter}=float32[b,{','.join(map(str, size))}]"])
+    return _with_specs(module, f"{kind}:{name}", specs, seed, notes)
+
+
+def _import_zoo(kind: str) -> Any:
+    try:
+        return importlib.import_module("timm" if kind == "timm" else "torchvision.models")
+    except ImportError as error:
+        missing = (error.name or kind).partition(".")[0]
+        needs = f"{kind} is not installed" if missing == kind else f"{kind} needs {missing}, which is not installed"
+        how = "pip install 'isomorph[timm]' torchvision" if kind == "timm" else "pip install torchvision"
+        raise UsageError(f"{kind}: {needs}; {how} (torchvision in the build that matches your torch)") from error

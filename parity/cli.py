@@ -1,0 +1,226 @@
+"""The command `isomorph`: its arguments, and how an error reaches the user.
+
+    isomorph convert SOURCE --to keras -o model.keras
+    isomorph ops [SOURCE]
+    isomorph doctor
+
+Light: no framework is imported before a command runs. Each command lives in its own file, as `run(options, console)`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+from isomorph.convert.errors import IsomorphError, UsageError
+
+from .console import TRACEBACK, Console, console, debugging
+
+COMMANDS = {
+    "convert": ".cli_convert",
+    "ops": ".cli_ops",
+    "doctor": ".doctor",
+}
+EXIT_CODES = """exit codes:
+  0  converted, and the same model        3  an op is not supported
+  1  converted, but not the same model    4  an error in isomorph or in a framework
+  2  a wrong option, file or input        5  nothing could be compared"""
+SOURCES = """SOURCE is one of
+  model.pt2             an archive of torch.export.save
+  pkg.module:factory    a function or class that makes the module; also path/to/file.py:factory
+  hf:DIR                a local directory of Hugging Face transformers
+  timm:NAME             a timm architecture
+  torchvision:NAME      a torchvision architecture"""
+INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors are raised, and so reach the user in the same form as all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    raw = argparse.RawDescriptionHelpFormatter
+    root = _Parser(
+        prog="isomorph",
+        formatter_class=raw,
+        allow_abbrev=False,
+        epilog=EXIT_CODES,
+        description="A PyTorch model becomes a trainable Keras model, and is proven equal.",
+    )
+    root.add_argument("--version", action="store_true", help="print the version and stop")
+    commands = root.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+
+    convert = commands.add_parser(
+        "convert",
+        help="convert a model, verify it, write it",
+        formatter_class=raw,
+        allow_abbrev=False,
+        description=f"Convert a PyTorch model to Keras, verify that it is the same model, and write it.\n\n{SOURCES}",
+        epilog=EXIT_CODES,
+    )
+    convert.add_argument("source", metavar="SOURCE")
+    convert.add_argument("--to", choices=["keras"], default="keras", help="the target (default: keras)")
+    convert.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="the .keras file to write")
+    _add_source_options(convert)
+    convert.add_argument(
+        "--layout",
+        choices=["keras", "torch"],
+        default="keras",
+        help="axis order of the inputs and outputs: channels last, or as in torch (default: keras)",
+    )
+    convert.add_argument(
+        "--mode",
+        choices=["both", "eval"],
+        help="both: one model for training and inference (default); eval: inference only",
+    )
+    convert.add_argument(
+        "--dtype",
+        choices=["float64", "float32", "float16", "bfloat16"],
+        help="of weights and computation (default: the module's own)",
+    )
+    convert.add_argument(
+        "--batchnorm",
+        choices=["torch", "keras"],
+        default="torch",
+        help="whose update of the running variance: torch's unbiased one (default) or Keras' own",
+    )
+    convert.add_argument(
+        "--verify",
+        choices=["full", "quick", "none"],
+        default="full",
+        help="how much is compared before the file is written (default: full)",
+    )
+    convert.add_argument("--report", type=Path, metavar="FILE.json", help="write everything that --json prints there")
+    convert.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    _add_json(convert)
+
+    ops = commands.add_parser(
+        "ops",
+        help="the ops that are supported; with a SOURCE, what it lacks",
+        formatter_class=raw,
+        allow_abbrev=False,
+        description=f"The table of supported ops. With a SOURCE: the ops it needs that are missing, and where.\n\n"
+        f"{SOURCES}",
+    )
+    ops.add_argument("source", metavar="SOURCE", nargs="?")
+    _add_source_options(ops)
+    ops.add_argument("--mode", choices=["both", "eval"], help="which modes to capture (default: both)")
+    _add_json(ops)
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="versions, devices, and what each extra would add",
+        allow_abbrev=False,
+        description="Versions, devices, and what each extra would add. Exit code 4 when something needed is missing.",
+    )
+    doctor.add_argument("--no-devices", action="store_true", help="do not start the frameworks to ask for devices")
+    _add_json(doctor)
+    return root
+
+
+def _add_source_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--weights", type=Path, metavar="FILE", help=".safetensors, .pt, .pth, .ckpt or .bin")
+    command.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=DTYPE[DIMS]",
+        help='an example input, e.g. "x=float32[b,3,224,224]"; names are dynamic axes; repeatable',
+    )
+    command.add_argument(
+        "--seed",
+        type=_seed,
+        default=0,
+        metavar="N",
+        help="of example inputs, random weights and the verification (default: 0)",
+    )
+
+
+def _add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+
+
+def _seed(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own) and return the exit code; never raises but SystemExit
+    for --help."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # Known before the arguments are parsed: also what is wrong with them is told in JSON then.
+    in_json = "--json" in arguments
+    try:
+        options = parser().parse_args(arguments)
+        if options.version:
+            import isomorph
+
+            sys.stdout.write(f"isomorph {isomorph.__version__}\n")
+            return 0
+        if options.command is None:
+            raise UsageError("no command given; see isomorph --help")
+    except IsomorphError as error:
+        return fail(error, Console(sys.stdout, sys.stderr), in_json)
+    with console() as streams:
+        try:
+            command: Any = import_module(COMMANDS[options.command], __package__)
+            return int(command.run(options, streams))
+        except BrokenPipeError:
+            # The reader of a pipe has gone; nothing may be written to it when the interpreter ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), streams.out.fileno())
+            return 0
+        except (Exception, KeyboardInterrupt) as error:
+            return fail(error, streams, in_json)
+
+
+def fail(error: BaseException, streams: Console, in_json: bool) -> int:
+    """Tell the user in one line (and, with --json, as a document) and return the exit code."""
+    if debugging():
+        traceback.print_exception(error, file=streams.err)
+    document = error_document(error)
+    streams.message(f"isomorph: error: {document['message']}")
+    if in_json:
+        streams.json({"status": document["status"], "exit_code": document["exit_code"], "error": document})
+    return int(document["exit_code"])
+
+
+def gap_document(gap: Any) -> dict[str, Any]:
+    """An unsupported op (isomorph.convert.support.Missing) as it stands in JSON; `where` holds its first places."""
+    return {"op": gap.op, "count": gap.count, "where": [str(origin) for origin in gap.origins]}
+
+
+_STATUS = {1: "FAIL", 2: "USAGE", 3: "UNSUPPORTED", 5: "NOTHING_COMPARED", INTERRUPTED: "INTERRUPTED"}
+
+
+def error_document(error: BaseException) -> dict[str, Any]:
+    """status, exit_code, type, message and, for unsupported ops, their list: as it stands in JSON."""
+    ops: list[dict[str, Any]] = []
+    if isinstance(error, IsomorphError):
+        code, message = error.exit_code, str(error)
+        ops = [gap_document(gap) for gap in getattr(error, "ops", ())]
+    elif isinstance(error, KeyboardInterrupt):
+        code, message = INTERRUPTED, "interrupted; nothing was written"
+    else:
+        code = 4
+        frames = traceback.extract_tb(error.__traceback__)
+        where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+        first = (str(error).strip().splitlines() or [""])[0][:300]
+        message = f"internal: {type(error).__name__}: {first}{where}; set {TRACEBACK}=1 for the traceback"
+    status = _STATUS.get(code, "ERROR")
+    return {"status": status, "exit_code": code, "type": type(error).__name__, "message": message, "ops": ops}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""`isomorph ops [SOURCE]`: the table of supported ops; with a source, the ops that it needs and that have no rule."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from isomorph.convert.inputspec import parse_all
+
+from .cli import gap_document
+from .cli_convert import resolve_mode
+from .console import Console
+
+SCHEMA = "isomorph.ops/1"
+
+
+def run(options: argparse.Namespace, streams: Console) -> int:
+    """Print the table, 0; or what SOURCE lacks, 0 when that is nothing and 3 otherwise."""
+    if options.source is None:
+        return _print_table(options.json, streams)
+    return _print_missing(options, streams)
+
+
+def _print_table(in_json: bool, streams: Console) -> int:
+    from isomorph.convert.rules.registry import LAYER_FORMS, load_rules
+
+    rules = sorted(load_rules().values(), key=lambda rule: (rule.family, rule.key))
+    rows = [{"op": r.key, "family": r.family, "layout": r.layout.value, "layer": r.key in LAYER_FORMS} for r in rules]
+    if in_json:
+        streams.json({"schema": SCHEMA, "status": "PASS", "exit_code": 0, "ops": rows})
+        return 0
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("family", "op", "layout", "becomes"):
+        table.add_column(column)
+    for row in rows:
+        becomes = "a Keras layer" if row["layer"] else "keras.ops"
+        table.add_row(str(row["family"]), str(row["op"]), str(row["layout"]), becomes)
+    streams.table(table)
+    streams.line(f"{len(rows)} ops have a rule; others are tried through their decompositions into these")
+    return 0
+
+
+def _print_missing(options: argparse.Namespace, streams: Console) -> int:
+    specs = parse_all(options.input)
+    from isomorph.convert.sources import load_source
+
+    source = load_source(options.source, options.weights, specs, options.seed)
+    from isomorph.convert.capture import Captured, capture, from_program
+    from isomorph.convert.passes.pipeline import run_passes
+    from isomorph.convert.rules.registry import load_rules
+    from isomorph.convert.support import is_supported, missing
+
+    load_rules()
+    mode = resolve_mode(options.mode, source.exported_program is not None)
+    gaps: dict[str, dict[str, Any]] = {}
+
+    def captured(training: bool) -> Captured:
+        if source.exported_program is not None:
+            return from_program(source.exported_program, None, None, is_supported)
+        return capture(source.module, source.args, source.kwargs, source.dynamic_shapes, training, is_supported)
+
+    for training in (False, True) if mode == "both" else (False,):
+        found = captured(training)
+        for gap in missing(run_passes(found.graph, dict(found.tensors))):
+            # An op that is missing in both modes stands at the same places in both.
+            gaps.setdefault(gap.op, gap_document(gap))
+    rows = sorted(gaps.values(), key=lambda row: (-row["count"], row["op"]))
+    code = 3 if rows else 0
+    if options.json:
+        streams.json(
+            {
+                "schema": SCHEMA,
+                "status": "UNSUPPORTED" if rows else "PASS",
+                "exit_code": code,
+                "source": options.source,
+                "mode": mode,
+                "missing": rows,
+                "notes": list(source.notes),
+            }
+        )
+        return code
+    for note in source.notes:
+        streams.line(f"note: {note}")
+    if not rows:
+        streams.line(f"{options.source}: every op has a rule")
+        return 0
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("missing op", "count", "where"):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(row["op"], str(row["count"]), "\n".join(row["where"]))
+    streams.table(table)
+    streams.message(f"isomorph: error: {options.source}: {len(rows)} op(s) have no rule and no decomposition")
+    return code

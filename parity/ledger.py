@@ -1,0 +1,134 @@
+"""What has been compared so far: counts per stage, mismatches merged over examples, votes of the precision stage. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from isomorph.parity.compare import Finding
+from isomorph.parity.verdict import Case, Check, Mismatch
+
+__all__ = ["Ledger"]
+
+VOTE_EXAMPLES = 2  # a float32 difference in one example is not enough to reject
+VOTE_SHARE = 0.1
+WARNINGS_OF_OTHERS = frozenset({"kink", "leak"})  # failures for our own conversions, warnings for anyone else's
+
+
+@dataclass
+class _Tally:
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("equal", "failed", "inconclusive", "vacuous"), 0))
+    names: set[str] = field(default_factory=set)
+    worst: float = 0.0
+    tolerance: float = 0.0
+    ratios: list[float] = field(default_factory=list)
+
+    def add(self, name: str, finding: Finding) -> None:
+        self.counts[finding.outcome if finding.agrees else "failed"] += 1
+        self.names.add(name)
+        if finding.outcome == "equal" or not finding.agrees:
+            if finding.allowed and finding.relative / finding.allowed >= (self.worst / self.tolerance if self.tolerance else 0):
+                self.worst, self.tolerance = finding.relative, finding.allowed
+            if finding.ratio is not None:
+                self.ratios.append(finding.ratio)
+
+
+@dataclass
+class _Vote:
+    examples: int = 0
+    failing: list[tuple[Finding, Case]] = field(default_factory=list)
+
+
+class Ledger:
+    """Collects findings and turns them into `Check`s and `Mismatch`es.
+
+    strict: whether kinks and leaks are mismatches; otherwise they are warnings.
+    """
+
+    def __init__(self, strict: bool = True) -> None:
+        self.warnings: list[str] = []
+        self._strict = strict
+        self._tallies: dict[tuple[str, str, str, str], _Tally] = {}
+        self._mismatches: dict[tuple[str, str, str, str, str], Mismatch] = {}
+        self._votes: dict[tuple[str, str, str, str], _Vote] = {}
+        self._evidence: dict[tuple[str, str], set[str]] = {}
+
+    def record(self, stage: str, quantity: str, name: str, mode: str, dtype: str, case: Case, finding: Finding) -> None:
+        """Count a finding; in the precision stage a difference is a vote, elsewhere it is a mismatch at once."""
+        self._tallies.setdefault((stage, quantity, mode, dtype), _Tally()).add(name, finding)
+        self._evidence.setdefault((quantity, name), set()).add(finding.outcome if finding.agrees else "failed")
+        if stage == "precision" and finding.outcome not in ("dtype", "shape", "integer"):
+            vote = self._votes.setdefault((quantity, name, mode, dtype), _Vote())
+            vote.examples += finding.outcome not in ("vacuous", "inconclusive")
+            if not finding.agrees:
+                vote.failing.append((finding, case))
+        elif not finding.agrees:
+            self._merge(_mismatch(quantity, name, mode, dtype, case, finding))
+
+    def reject(self, kind: str, quantity: str, name: str, message: str, mode: str = "", case: Case | None = None) -> None:
+        """A mismatch that is no comparison of arrays."""
+        self._merge(Mismatch(kind, quantity, name, mode, message=message, case=case))
+
+    def settle(self) -> None:
+        """Count the votes: a precision difference rejects with at least two examples and more than a tenth of them."""
+        for (quantity, name, mode, dtype), vote in self._votes.items():
+            if len(vote.failing) < VOTE_EXAMPLES or len(vote.failing) <= VOTE_SHARE * vote.examples:
+                continue
+            for finding, case in vote.failing:
+                self._merge(_mismatch(quantity, name, mode, dtype, case, finding))
+        self._votes.clear()
+
+    def evidence(self, quantity: str) -> Mapping[str, set[str]]:
+        """Name -> outcomes seen ("equal", "failed", "vacuous", "inconclusive")."""
+        return {name: outcomes for (q, name), outcomes in self._evidence.items() if q == quantity}
+
+    def failing(self, quantity: str, name: str, mode: str) -> bool:
+        """Whether this name already has a mismatch in this mode."""
+        return any(key[1:4] == (quantity, name, mode) for key in self._mismatches)
+
+    @property
+    def mismatches(self) -> tuple[Mismatch, ...]:
+        """Signature first, then outputs, then the rest; the largest differences first."""
+        order = {"signature": 0, "output": 1, "buffer": 2}
+        return tuple(
+            sorted(self._mismatches.values(), key=lambda m: (order.get(m.quantity, 3), -m.error / m.scale if m.scale else 0.0))
+        )
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """One per stage, quantity, mode and dtype."""
+        checks = []
+        for (stage, quantity, mode, dtype), tally in self._tallies.items():
+            ratio = statistics.median(tally.ratios) if tally.ratios else None
+            total = sum(tally.counts.values())
+            checks.append(Check(stage, quantity, mode, dtype, total, **tally.counts, names=len(tally.names),
+                                worst=tally.worst, tolerance=tally.tolerance, ratio=ratio))  # fmt: skip
+        return tuple(checks)
+
+    def conclusive(self) -> int:
+        """How many arrays were compared with a result that means something."""
+        return sum(check.equal + check.failed for check in self.checks)
+
+    def _merge(self, mismatch: Mismatch) -> None:
+        if mismatch.kind in WARNINGS_OF_OTHERS and not self._strict:
+            text = f"{mismatch.quantity} {mismatch.name}: {mismatch.kind} ({mismatch.mode})"
+            if text not in self.warnings:
+                self.warnings.append(text)
+            return
+        key = (mismatch.kind, mismatch.quantity, mismatch.name, mismatch.mode, mismatch.dtype)
+        known = self._mismatches.get(key)
+        if known is None:
+            self._mismatches[key] = mismatch
+        else:
+            worst = mismatch if mismatch.error > known.error else known
+            self._mismatches[key] = replace(worst, examples=known.examples + 1)
+
+
+def _mismatch(quantity: str, name: str, mode: str, dtype: str, case: Case, finding: Finding) -> Mismatch:
+    numbers: dict[str, Any] = {
+        field: getattr(finding, field)
+        for field in ("message", "error", "tolerance", "scale", "position", "expected", "got", "failing", "elements")
+    }
+    return Mismatch(finding.outcome, quantity, name, mode, dtype, case=case, **numbers)

@@ -1,0 +1,56 @@
+"""The stages of a conversion: a bar on a terminal, and the seconds of each in any case."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+STAGES = ("load", "capture", "passes", "layout", "emit", "verify", "write")
+
+
+class Stages:
+    """Context manager. Calling it with a stage's name ends the one before; `seconds` holds what each took, summed over
+    its calls (capture runs once for each mode). The bar is shown when `show` and `stream` is a terminal."""
+
+    def __init__(self, stream: TextIO, show: bool = True, stages: tuple[str, ...] = STAGES) -> None:
+        self.seconds: dict[str, float] = {}
+        self._stages = stages
+        self._stream = stream
+        self._show = show and stream.isatty()
+        self._bar: Any = None
+        self._task: Any = None
+        self._current = ""
+        self._since = 0.0
+
+    def __enter__(self) -> Self:
+        if self._show:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+            columns = (SpinnerColumn(), TextColumn("{task.description:<8}"), BarColumn(), TimeElapsedColumn())
+            self._bar = Progress(*columns, console=Console(file=self._stream), transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task("", total=len(self._stages))
+        return self
+
+    def __call__(self, stage: str) -> None:
+        self._finish()
+        self._current, self._since = stage, time.perf_counter()
+        if self._bar is not None:
+            done = self._stages.index(stage) if stage in self._stages else None
+            # A stage that is not in the list leaves the bar where it is.
+            self._bar.update(self._task, description=stage, **({} if done is None else {"completed": done}))
+
+    def _finish(self) -> None:
+        if self._current:
+            elapsed = time.perf_counter() - self._since
+            self.seconds[self._current] = round(self.seconds.get(self._current, 0.0) + elapsed, 3)
+            self._current = ""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._finish()
+        if self._bar is not None:
+            self._bar.stop()

@@ -1,0 +1,1 @@
+"""Reports beyond the JSON of a verdict (HTML, JUnit). Not built yet."""

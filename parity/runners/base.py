@@ -1,0 +1,121 @@
+"""What the verdict asks of a model, whatever framework it lives in: one request, one response. numpy at the border.
+
+All arrays are in torch axis order and keyed by torch names. Floats narrower than float32 travel as float32 arrays that
+hold exactly representable values; `dtypes` says what they really are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from isomorph.parity.tolerance import Array
+
+__all__ = ["ParameterInfo", "Perturbation", "Recorded", "Request", "Responder", "Response", "Runner"]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One random draw of the original: the ATen overload, and its values in torch axis order."""
+
+    op: str
+    values: Array
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """Multiply floating inputs and parameters by 1 +- delta, with signs drawn from seed."""
+
+    delta: float
+    seed: int
+    inputs: bool = True
+    parameters: bool = True
+
+
+@dataclass(frozen=True)
+class Request:
+    """Run the model once.
+
+    inputs: flat, in the contract's order. mode: "eval" or "train". backward: also the vector-Jacobian product.
+    cotangents: one per output, None for an output that has no gradient; None altogether lets the runner draw them from
+    `seed`. draws: what each random site uses instead of drawing; None lets the runner draw from `seed` and record.
+    perturbation and flush_denormals are asked of the original only.
+    """
+
+    inputs: tuple[Array, ...]
+    mode: str
+    backward: bool = True
+    seed: int = 0
+    cotangents: tuple[Array | None, ...] | None = None
+    draws: tuple[Recorded, ...] | None = None
+    perturbation: Perturbation | None = None
+    flush_denormals: bool = False
+
+
+@dataclass(frozen=True)
+class Response:
+    """What one run gave.
+
+    outputs, dtypes: flat. structure: how they nest: None, an index into outputs, a list, or a dict by name.
+    input_gradients: by input name, None where the input is no float. parameter_gradients: by name, trainable ones only;
+    zeros where the parameter was not used. buffers: by name, after the run. draws: what was drawn or replayed.
+    """
+
+    outputs: tuple[Array, ...]
+    dtypes: tuple[str, ...]
+    structure: Any
+    input_gradients: Mapping[str, Array] = field(default_factory=dict)
+    parameter_gradients: Mapping[str, Array] = field(default_factory=dict)
+    buffers: Mapping[str, Array] = field(default_factory=dict)
+    cotangents: tuple[Array | None, ...] = ()
+    draws: tuple[Recorded, ...] = ()
+
+    def groups(self) -> dict[str, Mapping[str, Array]]:
+        """quantity -> name -> array."""
+        return {
+            "output": {str(index): array for index, array in enumerate(self.outputs)},
+            "input gradient": self.input_gradients,
+            "parameter gradient": self.parameter_gradients,
+            "buffer": self.buffers,
+        }
+
+
+@dataclass(frozen=True)
+class ParameterInfo:
+    """A parameter or buffer as the optimiser sees it. tied_to: the first name of a tensor that has several."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    trainable: bool
+    tied_to: str | None = None
+
+
+class Responder(Protocol):
+    """What the comparison of one example needs of a runner."""
+
+    def respond(self, request: Request) -> Response:
+        """One forward, and one backward if asked. Exceptions of the model pass through."""
+
+
+class Runner(Responder, Protocol):
+    """One model, ready to be asked. A run leaves the model as it was: buffers and random state are restored."""
+
+    dtype: str
+    """The floating dtype it computes in: "float64", or "own" for the model's own."""
+
+    def parameters(self) -> dict[str, ParameterInfo]:
+        """By name, tied names included."""
+
+    def buffers(self) -> dict[str, ParameterInfo]:
+        """By name."""
+
+    def load(self, state: Mapping[str, Array]) -> None:
+        """Set parameters and buffers by name; names not given stay."""
+
+    def state(self) -> dict[str, Array]:
+        """Parameters and buffers by name, in torch axis order."""
+
+    def to_float64(self) -> Runner:
+        """The same model and values in float64; an independent copy."""

@@ -1,0 +1,285 @@
+"""One example through the stages: the original's responses about it, measured only as far as they are needed.
+
+Most honest examples agree within the smallest tolerance that could apply, so the conditioning (three more float64 runs),
+the neighbours (six) and the kink test are measured only where something differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from isomorph.parity import tolerance as yardstick
+from isomorph.parity.compare import Finding, canonical, compare_precision, compare_signature, compare_structure
+from isomorph.parity.ledger import Ledger
+from isomorph.parity.runners.base import Perturbation, Request, Responder, Response, Runner
+from isomorph.parity.tolerance import Array
+from isomorph.parity.verdict import Case
+
+__all__ = ["Example", "compare_at_precision", "compare_in_float64"]
+
+Groups = dict[str, dict[str, Array]]
+JITTER = 1e-3
+FLUSHED = frozenset({"output", "input gradient", "parameter gradient"})
+
+
+class Example:
+    """A case on the original: its own run, its float64 run, and what is measured around them on demand.
+
+    Raises whatever the original raises.
+    """
+
+    def __init__(self, own: Runner, double: Runner, case: Case, request: Request, own_dtype: str) -> None:
+        self.case, self.own_dtype = case, own_dtype
+        self._own, self._double = own, double
+        self.response = own.respond(request)  # first: it records the random draws, rounded to the model's own dtype
+        self.request = replace(request, cotangents=self.response.cotangents, draws=self.response.draws)
+        self.reference = double.respond(self.request)
+        self.near: tuple[Example, Response] | None = None  # this example jittered, and the converted model there
+
+    @cached_property
+    def slopes(self) -> Groups:
+        """The original's conditioning, by quantity and name."""
+        moved = [self._moved(yardstick.DELTA, seed) for seed in range(yardstick.DRAWS)]
+        base = _floats(self.reference)
+        steep = any(
+            yardstick.is_steep(array, _same(moved, quantity, name)) for quantity, name, array in _items(base)
+        )  # fmt: skip
+        fine = [self._moved(yardstick.FINE_DELTA, seed) for seed in range(yardstick.DRAWS)] if steep else None
+        return _each(
+            base,
+            lambda quantity, name, array: yardstick.condition(
+                array, _same(moved, quantity, name), None if fine is None else _same(fine, quantity, name)
+            ),
+        )
+
+    @cached_property
+    def coarse(self) -> Groups:
+        """The float64 response to perturbations of a few ulps of the model's own dtype."""
+        delta = yardstick.COARSE * yardstick.ULP[self.own_dtype]
+        moved = [self._moved(delta, 100 + seed) for seed in range(yardstick.DRAWS)]
+        return _each(_floats(self.reference), lambda q, n, array: _largest(array, _same(moved, q, n)))
+
+    @cached_property
+    def neighbours(self) -> list[Groups]:
+        """The original's own errors at neighbouring inputs (one ulp of its dtype away)."""
+        errors = []
+        for seed in range(yardstick.DRAWS):
+            request = replace(self.request, inputs=_jittered(self.request.inputs, yardstick.ULP[self.own_dtype], seed, True))
+            narrow, wide = self._own.respond(request), self._double.respond(request)
+            there = _floats(narrow)
+            errors.append(
+                _each(_floats(wide), lambda q, n, a, there=there: _movement(a, there.get(q, {}).get(n)))  # type: ignore[misc]
+            )
+        return errors
+
+    def jittered(self) -> Example:
+        """The same example a little away from ties and bounds."""
+        request = replace(self.request, inputs=_jittered(self.request.inputs, JITTER, 7, False))
+        return Example(self._own, self._double, self.case, request, self.own_dtype)
+
+    def moved_by_rounding(self, quantity: str, name: str) -> float:
+        """How far rounding-sized changes of the parameters alone move an array of the original: the largest movement.
+
+        At an exact tie in the inputs they move nothing; where the tie is itself a rounding error, they do.
+        """
+        largest = 0.0
+        for seed in range(yardstick.DRAWS):
+            delta = Perturbation(yardstick.FINE_DELTA, 200 + seed, inputs=False)
+            moved = _floats(self._double.respond(replace(self.request, perturbation=delta)))
+            base = _floats(self.reference)[quantity][name]
+            other = moved.get(quantity, {}).get(name)
+            if other is not None and other.shape == base.shape and base.size:
+                largest = max(largest, float(np.max(yardstick.movement(base, other))))
+        return largest
+
+    def depends_on_denormals(self) -> bool:
+        """Whether the original's own NaN and infinities change when denormals are flushed to zero."""
+        before = _floats(self.response)
+        after = _floats(self._own.respond(replace(self.request, flush_denormals=True)))
+        return any(
+            not np.array_equal(np.isfinite(array), np.isfinite(after[quantity][name]))
+            for quantity, name, array in _items(before)
+            if quantity in FLUSHED
+        )
+
+    def _moved(self, delta: float, seed: int) -> Groups:
+        return _floats(self._double.respond(replace(self.request, perturbation=Perturbation(delta, seed))))
+
+
+@dataclass(frozen=True)
+class _Pair:
+    quantity: str
+    name: str
+    reference: Array
+    got: Array
+    floor: float
+
+
+def compare_in_float64(example: Example, converted: Responder, ledger: Ledger, stage: str = "structure") -> bool:
+    """Judge the converted model in float64; whether everything agrees. Raises whatever the converted model raises."""
+    got = converted.respond(example.request)
+    mode, case = example.request.mode, example.case
+    agrees = _same_structure(example.reference, got, ledger, mode, case)
+    for pair in _pairs(example.reference, got):
+        finding = _judge(example, pair)
+        if finding.outcome in ("value", "leak", "nonfinite", "integer"):
+            finding = _retest(example, converted, pair, finding)
+        ledger.record(stage, pair.quantity, pair.name, mode, "float64", case, finding)
+        agrees &= finding.agrees
+    return agrees
+
+
+def compare_at_precision(example: Example, converted: Responder, ledger: Ledger) -> None:
+    """Judge the converted model in the model's own dtype. Raises whatever the converted model raises."""
+    got = converted.respond(example.request)
+    own, mode, case, dtype = example.response, example.request.mode, example.case, example.own_dtype
+    if not _same_structure(own, got, ledger, mode, case):
+        return
+    for index, (left, right) in enumerate(zip(own.dtypes, got.dtypes, strict=True)):
+        finding = compare_signature((), left, (), right)
+        if finding is not None:
+            ledger.reject(finding.outcome, "output", str(index), finding.message, mode, case)
+    if dtype not in yardstick.ULP:
+        return  # the model's own dtype is float64, and has been judged
+    reference = example.reference.groups()
+    for pair in _pairs(own, got):
+        if ledger.failing(pair.quantity, pair.name, mode) or pair.name not in reference[pair.quantity]:
+            continue
+        ref = reference[pair.quantity][pair.name]
+        finding = compare_precision(ref, pair.reference, pair.got, dtype, floor=pair.floor)
+        if finding.outcome in ("precision", "imprecise"):
+            finding = compare_precision(
+                ref, pair.reference, pair.got, dtype,
+                tuple(_pick(errors, pair) for errors in example.neighbours if _pick(errors, pair).shape == _shape(ref)),
+                _pick(example.slopes, pair), _pick(example.coarse, pair),
+                normwise=dtype != "float32" and "gradient" in pair.quantity, floor=pair.floor,
+            )  # fmt: skip
+        elif finding.outcome == "nonfinite" and example.depends_on_denormals():
+            finding = replace(finding, outcome="inconclusive", message="the original depends on denormals here")
+        ledger.record("precision", pair.quantity, pair.name, mode, dtype, case, finding)
+
+
+def _judge(example: Example, pair: _Pair) -> Finding:
+    finding = compare_structure(pair.reference, pair.got, None, pair.floor)
+    if finding.outcome in ("value", "leak"):
+        finding = compare_structure(pair.reference, pair.got, _pick(example.slopes, pair), pair.floor)
+    return finding
+
+
+def _retest(example: Example, converted: Responder, pair: _Pair, finding: Finding) -> Finding:
+    """A difference that vanishes a little away is a kink, or, where the tie is a rounding error, no evidence at all."""
+    try:
+        near = _near(example, converted)
+    except Exception:  # the original or the converted model refuses the jittered input: the difference stands
+        return finding
+    if near is None:
+        return finding
+    away, got = near
+    for other in _pairs(away.reference, got):
+        if (other.quantity, other.name) == (pair.quantity, pair.name):
+            if not _judge(away, other).agrees:
+                return finding
+            moved = example.moved_by_rounding(pair.quantity, pair.name) if pair.quantity in _floats(example.reference) else 0.0
+            if np.isfinite(finding.error) and moved >= 0.01 * finding.error > 0.0 and finding.outcome != "integer":
+                return replace(finding, outcome="inconclusive", message="a tie that is itself a rounding error")
+            return replace(finding, outcome="kink", message="agrees when the inputs are moved by 1e-3")
+    return finding
+
+
+def _near(example: Example, converted: Responder) -> tuple[Example, Response] | None:
+    """The jittered example and the converted model's response to it, made once per example; None without float inputs."""
+    if not any(array.dtype.kind == "f" for array in example.request.inputs):
+        return None
+    if example.near is None:
+        away = example.jittered()
+        example.near = (away, converted.respond(away.request))
+    return example.near
+
+
+def _same_structure(expected: Response, got: Response, ledger: Ledger, mode: str, case: Case) -> bool:
+    if len(expected.outputs) != len(got.outputs):
+        message = f"expected {len(expected.outputs)} outputs, got {len(got.outputs)}"
+        ledger.reject("structure", "signature", "outputs", message, mode, case)
+        return False
+    if expected.structure != got.structure:
+        message = f"outputs nest as {expected.structure}, got {got.structure}"
+        ledger.reject("structure", "signature", "outputs", message, mode, case)
+        return False
+    return True
+
+
+def _pairs(expected: Response, got: Response) -> Iterator[_Pair]:
+    """The arrays that both responses have. Those that one lacks are found in the signature stage."""
+    there = got.groups()
+    for quantity, arrays in expected.groups().items():
+        largest = max((yardstick.rms(canonical(a)) for a in arrays.values() if a.dtype.kind == "f"), default=0.0)
+        floor = yardstick.FLOOR * largest if quantity != "output" else 0.0
+        for name, array in arrays.items():
+            if name in there[quantity]:
+                yield _Pair(quantity, name, array, there[quantity][name], floor)
+
+
+def _floats(response: Response) -> Groups:
+    return {
+        quantity: {name: canonical(array) for name, array in arrays.items() if array.dtype.kind in "fc"}
+        for quantity, arrays in response.groups().items()
+    }
+
+
+def _items(groups: Groups) -> Iterator[tuple[str, str, Array]]:
+    for quantity, arrays in groups.items():
+        for name, array in arrays.items():
+            yield quantity, name, array
+
+
+def _each(groups: Groups, function: Callable[[str, str, Array], Array]) -> Groups:
+    return {q: {n: function(q, n, a) for n, a in arrays.items()} for q, arrays in groups.items()}
+
+
+def _same(moved: list[Groups], quantity: str, name: str) -> list[Array]:
+    return [groups[quantity][name] for groups in moved if name in groups.get(quantity, {})]
+
+
+def _pick(groups: Mapping[str, Mapping[str, Array]], pair: _Pair) -> Array:
+    found = groups.get(pair.quantity, {}).get(pair.name)
+    return np.zeros(_shape(pair.reference)) if found is None or found.shape != _shape(pair.reference) else found
+
+
+def _shape(array: Array) -> tuple[int, ...]:
+    return canonical(array).shape
+
+
+def _movement(base: Array, other: Array | None) -> Array:
+    """As `tolerance.movement`, without jumps: an element that moves by a hundredth of its scale is no rounding."""
+    if other is None or other.shape != base.shape:
+        return np.zeros(base.shape)
+    moved = yardstick.movement(base, other)
+    return np.where(moved > 1e-2 * yardstick.scale_of(base), 0.0, moved)
+
+
+def _largest(base: Array, moved: list[Array]) -> Array:
+    result = np.zeros(base.shape)
+    for other in moved:
+        if other.shape == base.shape:
+            result = np.maximum(result, yardstick.movement(base, other))
+    return result
+
+
+def _jittered(inputs: tuple[Array, ...], size: float, seed: int, relative: bool) -> tuple[Array, ...]:
+    """Float inputs moved: by size times themselves with random signs, or by up to size times their mean magnitude."""
+    rng = np.random.default_rng([seed, 77])
+    moved = []
+    for array in inputs:
+        if array.dtype.kind != "f" or not array.size:
+            moved.append(array)
+        elif relative:
+            moved.append((array * (1 + size * rng.choice([-1.0, 1.0], array.shape))).astype(array.dtype))
+        else:
+            finite = array[np.isfinite(array)]
+            unit = max(1e-3, float(np.mean(np.abs(finite))) if finite.size else 0.0)
+            moved.append((array + size * unit * (rng.random(array.shape) - 0.3)).astype(array.dtype))
+    return tuple(moved)

@@ -1,0 +1,216 @@
+"""The verdict as data: what was compared, what differed, what could not be judged. Standard library only.
+
+`Verdict.to_dict()` is JSON-able and versioned (`SCHEMA`); its fields are those of the dataclasses below, with tuples as
+lists, cases as objects and non-finite numbers as strings ("nan", "inf", "-inf").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal
+
+__all__ = ["SCHEMA", "Case", "Check", "Mismatch", "Status", "Verdict"]
+
+SCHEMA = "isomorph.verdict/1"
+
+Status = Literal["PASS", "FAIL", "UNSUPPORTED", "NOTHING_COMPARED", "ERROR"]
+EXIT_CODES: Mapping[str, int] = {"PASS": 0, "FAIL": 1, "UNSUPPORTED": 3, "ERROR": 4, "NOTHING_COMPARED": 5}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One drawn example, and all that is needed to draw it again from the same contract.
+
+    `sizes` gives each symbolic dim its size. `source` is "drawn", or "example" where the original accepts only the
+    example's own integer inputs. `weights` is "own", or "randomised" in the second phase.
+    """
+
+    distribution: str
+    seed: int
+    sizes: tuple[tuple[str, int], ...] = ()
+    source: str = "drawn"
+    weights: str = "own"
+
+    def __str__(self) -> str:
+        sizes = "".join(f" {name}={size}" for name, size in self.sizes)
+        return f"{self.distribution} seed={self.seed}{sizes}" + (" weights=randomised" if self.weights != "own" else "")
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One way in which the two models differ, aggregated over examples: the worst example is the one shown.
+
+    kind: how they differ.
+        structure   number or nesting of outputs or inputs        missing    a parameter, buffer or output is absent
+        shape, dtype                                               frozen     trainable on one side only
+        value       differs in float64, beyond its conditioning    nonfinite  NaN or infinity in different places
+        leak        differs in float64 by about a float32 ulp      kink       another subgradient at a tie or bound
+        precision, imprecise   less accurate than the original in its own dtype: beyond 64 times the tolerance, or within
+        random      the random draws do not correspond             raised     the converted model raised an exception
+        tied        shared on one side only                        integer    integer or boolean elements differ
+    quantity: "signature", "output", "input gradient", "parameter gradient" or "buffer".
+    name: output index or name, input name, torch parameter or buffer name.
+    error, tolerance, scale: of the worst element, absolute. position: its index. failing/elements: of that example.
+    examples: how many examples showed it.
+    """
+
+    kind: str
+    quantity: str
+    name: str
+    mode: str = ""
+    dtype: str = ""
+    message: str = ""
+    case: Case | None = None
+    error: float = 0.0
+    tolerance: float = 0.0
+    scale: float = 0.0
+    position: tuple[int, ...] = ()
+    expected: float = 0.0
+    got: float = 0.0
+    failing: int = 0
+    elements: int = 0
+    examples: int = 1
+
+    def __str__(self) -> str:
+        where = " ".join(part for part in (self.mode, self.dtype) if part)
+        head = f"{self.quantity} {self.name}: {self.kind}" + (f" ({where})" if where else "")
+        if self.elements:
+            tail = (
+                f"{self.failing}/{self.elements} elements, worst at {list(self.position)}: expected {self.expected:.9g}, "
+                f"got {self.got:.9g}, tolerance {self.tolerance:.1e}; {self.examples} example(s), worst: {self.case}"
+            )
+            return f"{head}: {self.message + '; ' if self.message else ''}{tail}"
+        return f"{head}: {self.message}" if self.message else head
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one stage compared of one quantity.
+
+    compared counts arrays over all examples, and splits into equal + failed + inconclusive + vacuous. inconclusive: the
+    original itself is too ill-conditioned there to be evidence. vacuous: empty, zero or not finite throughout.
+    names: how many different outputs, inputs, parameters or buffers. worst: the largest error relative to the tensor's
+    scale, and `tolerance` the tolerance (same unit) there. ratio: in the precision stage, the median over
+    arrays of the converted model's error in units of the original's own (both against float64, root mean square).
+    """
+
+    stage: str
+    quantity: str
+    mode: str
+    dtype: str
+    compared: int
+    equal: int
+    failed: int
+    inconclusive: int
+    vacuous: int
+    names: int
+    worst: float = 0.0
+    tolerance: float = 0.0
+    ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer to "are these two models the same?". It has no truth value: read `status`.
+
+    status: PASS; FAIL (see `mismatches`); UNSUPPORTED (no runner for it); NOTHING_COMPARED (no conclusive comparison, or
+        a planted error was not noticed: see coverage["teeth"] and coverage["reason"]); ERROR (the original itself fails).
+    coverage: what was and was not tested, JSON-able: inputs, outputs, parameters {compared, untested, frozen, tied},
+        buffers {compared, absent}, modes, dtypes, cases, sizes, random_sites, teeth, chaotic, warnings, seconds.
+    environment: versions and settings. artifacts: name -> path (none yet).
+    """
+
+    status: Status
+    checks: tuple[Check, ...]
+    mismatches: tuple[Mismatch, ...]
+    coverage: Mapping[str, Any]
+    seed: int
+    environment: Mapping[str, str] = field(default_factory=dict)
+    artifacts: Mapping[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        raise TypeError("a Verdict has no truth value: compare verdict.status with 'PASS'")
+
+    @property
+    def exit_code(self) -> int:
+        """The command's exit code for this status."""
+        return EXIT_CODES[self.status]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; versioned by the key "schema"."""
+        return {"schema": SCHEMA, **_plain(self)}
+
+    def summary(self) -> str:
+        """A few plain lines."""
+        lines = [f"{self.status}: {self._compared()}"]
+        for stage, unit in (("structure", "float64"), ("randomised", "float64, randomised weights")):
+            picked = [c for c in self.checks if c.stage == stage and c.compared]
+            if picked:
+                worst = max(picked, key=lambda c: c.worst / c.tolerance if c.tolerance else 0.0)
+                lines.append(
+                    f"worst {unit}: {worst.worst:.1e} of {worst.tolerance:.1e} allowed "
+                    f"({worst.quantity}s, {worst.mode}; relative to scale)"
+                )
+        ratios = [c for c in self.checks if c.stage == "precision" and c.ratio is not None]
+        if ratios:
+            worst = max(ratios, key=lambda c: c.ratio or 0.0)
+            lines.append(f"{worst.dtype} error: {worst.ratio:.2g}x torch's own ({worst.quantity}s, {worst.mode})")
+        lines += [f"not judged: {text}" for text in self._gaps()]
+        lines += [f"warning: {text}" for text in self.coverage.get("warnings", ())]
+        if self.status != "PASS" and self.coverage.get("reason"):
+            lines.append(f"reason: {self.coverage['reason']}")
+        lines += [f"- {mismatch}" for mismatch in self.mismatches[:8]]
+        if len(self.mismatches) > 8:
+            lines.append(f"... and {len(self.mismatches) - 8} more")
+        return "\n".join(lines)
+
+    def _compared(self) -> str:
+        parts = []
+        for quantity in ("output", "input gradient", "parameter gradient", "buffer"):
+            picked = [c for c in self.checks if c.quantity == quantity and c.compared]
+            if picked:
+                names = max(c.names for c in picked)
+                noun = quantity.replace("parameter gradient", "gradient").replace("input gradient", "gradient")
+                of = {"input gradient": "input", "parameter gradient": "parameter"}.get(quantity)
+                total = sum(c.compared for c in picked)
+                parts.append(_plural(total, noun) + (f" of {_plural(names, of)}" if of else ""))
+        cases = len(self.coverage.get("cases", ()))
+        modes = " and ".join(self.coverage.get("modes", ()))
+        return f"compared {', '.join(parts) or 'nothing'}, in {_plural(cases, 'example')} ({modes} mode)"
+
+    def _gaps(self) -> list[str]:
+        parameters = self.coverage.get("parameters", {})
+        gaps = []
+        if parameters.get("untested"):
+            gaps.append(_listed(parameters["untested"], "parameter", "whose gradient is zero or not finite in every example"))
+        if self.coverage.get("untested_inputs"):
+            gaps.append(_listed(self.coverage["untested_inputs"], "input", "whose gradient is zero or not finite in every example"))
+        if self.coverage.get("chaotic"):
+            gaps.append(_listed(self.coverage["chaotic"], "quantity", "too ill-conditioned to judge (chaotic)"))
+        for mode, reason in self.coverage.get("no_gradient", {}).items():
+            gaps.append(f"gradients in {mode} mode: torch cannot differentiate the original ({reason})")
+        return gaps
+
+
+def _plural(count: int, noun: str | None) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _listed(names: Any, noun: str, what: str) -> str:
+    shown = ", ".join(list(names)[:5]) + (", ..." if len(names) > 5 else "")
+    plural = noun if len(names) == 1 else {"quantity": "quantities"}.get(noun, noun + "s")
+    return f"{len(names)} {plural} {what}: {shown}"
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

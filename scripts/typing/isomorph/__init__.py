@@ -1,0 +1,1 @@
+../../../convert/_facade/__init__.py

@@ -128,7 +128,8 @@ def _depends_on_mode(module: Any) -> bool:
 
 def _persistent(module: Any) -> set[str]:
     """Names that the module's state dict holds."""
-    return set(module.state_dict().keys())
+    state = module.state_dict  # a property of an ExportedProgram, a method of a module
+    return set(state() if callable(state) else state)
 
 
 def _floats_of(graph: Graph) -> set[str]:

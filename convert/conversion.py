@@ -177,7 +177,7 @@ class Conversion:
             "bounds": {k: list(v) for k, v in self.bounds.items()},
             "versions": {**self.report.get("versions", {}), "keras": keras.__version__},
             "weights_sha256": digest.hexdigest(),
-            "report": self.report,
+            "report": {k: v for k, v in self.report.items() if k != "seconds"},  # times differ at every conversion
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -247,9 +247,20 @@ def _port(data: dict[str, Any]) -> Port:
 
 
 def _add_member(archive: str, name: str, text: str) -> None:
-    """Append a file to a zip, dated so that the same input gives the same bytes."""
-    with zipfile.ZipFile(archive, "a") as z:
-        z.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)
+    """Add a file to what Keras has written, and take out every date: the same input gives the same bytes."""
+    undated, rewritten = (1980, 1, 1, 0, 0, 0), f"{archive}.undated"
+    try:
+        with zipfile.ZipFile(archive) as old, zipfile.ZipFile(rewritten, "w") as new:
+            for member in old.infolist():
+                content = old.read(member)
+                if member.filename == "metadata.json":
+                    content = json.dumps({**json.loads(content), "date_saved": "1980-01-01@00:00:00"}).encode()
+                new.writestr(zipfile.ZipInfo(member.filename, undated), content)
+            new.writestr(zipfile.ZipInfo(name, undated), text)
+        os.replace(rewritten, archive)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(rewritten)
 
 
 def _tensor(array: np.ndarray) -> Any:

@@ -100,6 +100,7 @@ class Emitter:
         inputs = [self._input(v) for v in self.graph.inputs]
         for placed, value in zip(inputs, self.graph.inputs, strict=True):
             root.env[value] = placed
+            root.names.add(placed.tensor.name)
         root.run()
         outputs = [self._output(root, o) for o in self.graph.outputs if isinstance(o, Value)]
         outputs = self._updates(root, outputs)
@@ -231,6 +232,7 @@ class Scope:
         reason = ""
         self.made.clear()
         for form in (self._layer_form, self._plain):
+            bound, layers, names, env = len(self.emitter.bindings), dict(self.layers), set(self.names), dict(self.env)
             try:
                 results = form(node)
                 if results is None:
@@ -245,6 +247,8 @@ class Scope:
                 raise
             except Exception as error:  # Keras' symbolic inference refuses what the op allows: compute it at call time
                 reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            del self.emitter.bindings[bound:]  # what the failed form built is not in the model
+            self.layers, self.names, self.env = layers, names, env
         self.emitter.counts["interpreted"] += 1
         self.emitter.interpreted.setdefault(node.op, reason)
         self.made.clear()
@@ -349,6 +353,7 @@ class Scope:
             outer = self.fetch(value)
             tensor = keras.Input(batch_shape=tuple(outer.tensor.shape), dtype=outer.tensor.dtype, name=f"input_{i}")
             inner.env[value] = Placed(tensor, value.type, outer.perm)
+            inner.names.add(tensor.name)
             inputs.append(tensor)
             orders.append(outer.perm)
         inner.run()

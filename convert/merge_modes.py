@@ -12,7 +12,6 @@ alone (stochastic depth, `if self.training`) are kept, and computed in both mode
 from __future__ import annotations
 
 import difflib
-from typing import Any
 
 from .errors import UnsupportedError
 from .ir import Arg, ByMode, Graph, Mutation, Node, Origin, Parameter, Value, fresh_names, leaves, map_leaves
@@ -46,7 +45,7 @@ class _Merge:
             raise UnsupportedError(
                 f"the module returns {len(self.train.outputs)} values in train mode and {len(self.eval.outputs)} in eval mode; convert one mode with mode='eval'"
             )
-        outputs = [self._join(a, b) for a, b in zip(self.train.outputs, self.eval.outputs, strict=True)]
+        outputs = [self._join_output(a, b) for a, b in zip(self.train.outputs, self.eval.outputs, strict=True)]
         bounds = {**self.eval.bounds, **self.train.bounds}
         return Graph(list(self.train.inputs), outputs, self.nodes, parameters, self._mutations(), bounds).verify()
 
@@ -94,14 +93,11 @@ class _Merge:
             self.of_train[v] = self.of_eval[w] = v
 
     def _alone(self, node: Node, table: dict[Value, Value], mark: str) -> None:
-        outputs = tuple(Value(self.fresh(v.name), v.type) if v.name in self._taken() else v for v in node.outputs) if mark == "eval only" else node.outputs
+        outputs = tuple(Value(self.fresh(v.name), v.type) for v in node.outputs) if mark == "eval only" else node.outputs
         new = node.map_args(lambda a: table[a] if isinstance(a, Value) else a)
         self.nodes.append(new.replace(outputs=outputs, origin=node.origin.touched(mark)))
         for old, now in zip(node.outputs, outputs, strict=True):
             table[old] = now
-
-    def _taken(self) -> Any:
-        return _Everything()
 
     # ------------------------------------------------------------------------------------------------------- joining
     def _join(self, p: Arg, q: Arg) -> Arg:
@@ -115,6 +111,14 @@ class _Merge:
             raise UnsupportedError("a result is a tensor in one mode and a constant in the other; convert one mode with mode='eval'")
         return ByMode(p, q)
 
+    def _join_output(self, p: Arg, q: Arg) -> Arg:
+        """An auxiliary head returns None in one mode: the Keras model returns its tensor in both."""
+        if isinstance(p, Value) and q is None:
+            return self.of_train[p]
+        if isinstance(q, Value) and p is None:
+            return self.of_eval[q]
+        return self._join(p, q)
+
     def _join_values(self, a: Value, b: Value) -> Value:
         if a is b:
             return a
@@ -125,11 +129,6 @@ class _Merge:
             self.nodes.append(Node(SELECT, (a, b), {}, (joined,), Origin(passes=("merge_modes",), scope=self.nodes[-1].origin.scope if self.nodes else ())))
             self.selects[a, b] = joined
         return self.selects[a, b]
-
-
-class _Everything:
-    def __contains__(self, item: object) -> bool:
-        return True
 
 
 def _token(node: Node, graph: Graph) -> str:

@@ -60,12 +60,15 @@ def moments(x: Any, axes: Sequence[int], keepdims: bool = False) -> tuple[Any, A
 
 
 def scaled(x: Any, mean: Any, var: Any, weight: Any, bias: Any, epsilon: float) -> Any:
-    """(x - mean) / sqrt(var + epsilon) * weight + bias, in the fewest passes over `x`."""
+    """(x - mean) / sqrt(var + epsilon) * weight + bias, in the fewest passes over `x`.
+
+    It ends in a subtraction because Keras' TensorFlow `add` takes some broadcast operands for a bias of another axis.
+    """
     scale = ops.rsqrt(var + epsilon)
     if weight is not None:
         scale = scale * weight
-    shift = -mean * scale if bias is None else bias - mean * scale
-    return x * scale + shift
+    shift = mean * scale if bias is None else mean * scale - bias
+    return x * scale - shift
 
 
 @register

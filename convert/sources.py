@@ -82,7 +82,8 @@ def load_source(
             f"{text} holds weights, not a model: name the code that builds the module, pkg.module:factory, "
             f"and give the file as --weights {text}"
         )
-    raise UsageError(f"SOURCE {text!r} is not understood; give {FORMS}")
+    hint = f"; a directory of save_pretrained is hf:{text}" if text and Path(text).is_dir() else ""
+    raise UsageError(f"SOURCE {text!r} is not understood; give {FORMS}{hint}")
 
 
 # --- model.pt2 ----------------------------------------------------------------------------------------------------
@@ -225,7 +226,8 @@ def _user_error(error: BaseException, doing: str) -> UsageError:
     if isinstance(error, SyntaxError):
         where = f" ({error.filename}:{error.lineno})"
     first = (str(error).strip().splitlines() or [""])[0]
-    return UsageError(f"{doing} raised {type(error).__name__}: {first}{where}")
+    said = f": {first}" if first else ""
+    return UsageError(f"{doing} raised {type(error).__name__}{said}{where}")
 
 
 def _unpack(made: Any, text: str) -> tuple[torch.nn.Module, tuple[Any, ...] | None, dict[str, Any]]:

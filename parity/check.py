@@ -1,16 +1,16 @@
 """Are two models the same model? `check` draws examples, runs both models, and returns a `Verdict`.
 
-    signature   names, shapes, dtypes, trainability and sharing of parameters; number and nesting of outputs
-    structure   outputs, gradients and buffers in float64 on both sides, against the original's own conditioning
-    precision   the same in the model's own dtype, against the original's own error
-    randomised  structure again with randomised weights, so that no initial value hides a bug (level="full")
-    teeth       a copy with one perturbed parameter must be rejected, or the check proves nothing
+signature   names, shapes, dtypes, trainability and sharing of parameters; number and nesting of outputs
+structure   outputs, gradients and buffers in float64 on both sides, against the original's own conditioning
+precision   the same in the model's own dtype, against the original's own error
+randomised  structure again with randomised weights, so that no initial value hides a bug (level="full")
+teeth       a copy with one perturbed parameter must be rejected, or the check proves nothing
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from isomorph.convert.errors import UnsupportedError, UsageError
 from isomorph.parity import strategies
+from isomorph.parity.compare import AGREES
 from isomorph.parity.contract import environment, prepare
 from isomorph.parity.ledger import Ledger
 from isomorph.parity.runners.base import Request, Response, Runner
@@ -94,7 +95,11 @@ class _Exam:
         self.new = prepared.converted
         self.new_double = self.new.to_float64() if self.dtype != "own" else None
         held = self.new.buffers()
-        self.absent = {name: value for name, value in self.double.state().items() if name in self.own.buffers() and name not in held}
+        self.absent = {
+            name: value
+            for name, value in self.double.state().items()
+            if name in self.own.buffers() and name not in held
+        }
         check_signature(self.own, self.new, self.ledger)
         self.coverage["random_sites"] = prepared.random_sites
         for mode in self.modes:
@@ -114,10 +119,12 @@ class _Exam:
                 continue
             self.cases.append({"mode": mode, "case": example.case})
             self._updated_but_absent(example)
-            if self.new_double is not None and not self._float64(example, self.new_double, weights):
-                confirmed += 1
+            outcomes: dict[tuple[str, str], str] = {}
+            if self.new_double is not None:
+                outcomes = self._float64(example, self.new_double, weights)
+                confirmed += not _agrees(outcomes)
             if self.dtype != "float64" and weights == "own":
-                self._own(example)
+                self._own(example, outcomes)
             if confirmed >= CONFIRMED:
                 self.ledger.warnings.append(f"{mode} mode was left after {confirmed} failing examples")
                 return
@@ -156,20 +163,21 @@ class _Exam:
                     example.request.mode, example.case,
                 )  # fmt: skip
 
-    def _float64(self, example: Example, converted: Runner, weights: str) -> bool:
+    def _float64(self, example: Example, converted: Runner, weights: str) -> dict[tuple[str, str], str]:
         stage = "structure" if weights == "own" else "randomised"
         try:
-            agrees = compare_in_float64(example, converted, self.ledger, stage)
+            outcomes = compare_in_float64(example, converted, self.ledger, stage)
         except Exception as error:  # any exception of the converted model is a finding
             self._raised(error, example, "float64")
-            return False
-        if agrees and self.probe is None and example.request.mode == self.modes[0]:
+            return {("signature", "call"): "raised"}
+        judged = any(quantity == "output" and outcome == "equal" for (quantity, _), outcome in outcomes.items())
+        if self.probe is None and judged and _agrees(outcomes) and weights == "own":
             self.probe = example
-        return agrees
+        return outcomes
 
-    def _own(self, example: Example) -> None:
+    def _own(self, example: Example, known: dict[tuple[str, str], str]) -> None:
         try:
-            compare_at_precision(example, self.new, self.ledger)
+            compare_at_precision(example, self.new, self.ledger, known)
         except Exception as error:
             self._raised(error, example, self.own_dtype)
 
@@ -216,7 +224,7 @@ class _Exam:
             self.probe.near = None
             try:
                 converted.load({name: value + size * rng.choice([-1.0, 1.0], value.shape)})
-                caught = not compare_in_float64(self.probe, converted, Ledger())
+                caught = not _agrees(compare_in_float64(self.probe, converted, Ledger()))
             finally:
                 converted.load({name: value})
             self.teeth.append({"parameter": name, "relative_size": BITE, "caught": caught})
@@ -224,7 +232,7 @@ class _Exam:
     def _bite_input(self, converted: Runner, probe: Example) -> None:
         """Without a tested parameter the converted model is given slightly other inputs instead."""
         if any(array.dtype.kind == "f" for array in probe.request.inputs):
-            caught = not compare_in_float64(probe, _Bitten(converted), Ledger())
+            caught = not _agrees(compare_in_float64(probe, _Bitten(converted), Ledger()))
             self.teeth.append({"parameter": None, "relative_size": BITE, "caught": caught})
 
     def _conclude(self, start: float) -> Verdict:
@@ -238,7 +246,9 @@ class _Exam:
             reason = "every output is empty, zero or too ill-conditioned to judge"
             return self.verdict("NOTHING_COMPARED", reason, start)
         if self.teeth and not any(tooth["caught"] for tooth in self.teeth):
-            return self.verdict("NOTHING_COMPARED", "a planted error was not noticed: the check has no teeth here", start)
+            return self.verdict(
+                "NOTHING_COMPARED", "a planted error was not noticed: the check has no teeth here", start
+            )
         return self.verdict("PASS", "", start)
 
     def verdict(self, status: Status, reason: str, start: float) -> Verdict:
@@ -253,7 +263,10 @@ class _Exam:
         coverage["outputs"] = _tested(ledger.evidence("output"))
         coverage["inputs"] = _tested(ledger.evidence("input gradient"))
         coverage["untested_inputs"] = _untested(ledger.evidence("input gradient"))
-        coverage["buffers"] = {"compared": sorted(ledger.evidence("buffer")), "absent": sorted(getattr(self, "absent", ()))}
+        coverage["buffers"] = {
+            "compared": sorted(ledger.evidence("buffer")),
+            "absent": sorted(getattr(self, "absent", ())),
+        }
         if hasattr(self, "own"):
             coverage["parameters"] = describe_parameters(self.own, ledger.evidence("parameter gradient"), self.backward)
         chaotic = [
@@ -294,12 +307,18 @@ def randomise(state: dict[str, Any], original: Runner, rng: np.random.Generator)
         if name in parameters:
             tied = parameters[name].tied_to
             factor = 1 + 0.3 * rng.uniform(-1, 1, value.shape)
-            moved[name] = moved[tied] if tied else np.where(value == 0, 0.1 * rng.standard_normal(value.shape), value * factor)
+            moved[name] = (
+                moved[tied] if tied else np.where(value == 0, 0.1 * rng.standard_normal(value.shape), value * factor)
+            )
         elif last == "running_var":
             moved[name] = 10.0 ** rng.uniform(-2, 1, value.shape)
         elif last == "running_mean":
             moved[name] = 0.5 * rng.standard_normal(value.shape)
     return moved
+
+
+def _agrees(outcomes: Mapping[tuple[str, str], str]) -> bool:
+    return AGREES.issuperset(outcomes.values())
 
 
 def _tested(evidence: Any) -> list[str]:

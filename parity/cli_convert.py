@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from .console import Console, json_text
 from .progress import Stages
 
 SCHEMA = "isomorph.convert/1"
+BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def run(options: argparse.Namespace, streams: Console) -> int:
@@ -65,17 +68,20 @@ def _options(options: argparse.Namespace) -> dict[str, Any]:
 
 def _convert(options: argparse.Namespace, streams: Console, document: dict[str, Any]) -> tuple[int, str]:
     specs = parse_all(options.input)
+    _check_backend()
     with Stages(streams.err, show=not options.quiet) as stage:
-        stage("load")
+        stage("start")
         from isomorph.convert.sources import load_source
 
+        stage("load")
         source = load_source(options.source, options.weights, specs, options.seed)
         mode = resolve_mode(options.mode, source.exported_program is not None)
         document["options"]["mode"] = mode
         document["notes"] = list(source.notes)
-        stage("capture")
+        stage("start")
         from isomorph.convert.api import to_keras
 
+        stage("capture")
         conversion = to_keras(
             source.exported_program or source.module,
             source.args,
@@ -95,10 +101,11 @@ def _convert(options: argparse.Namespace, streams: Console, document: dict[str, 
             stage("verify")
             from .check import check
 
+            reference, example = _in_dtype(source, options.dtype)
             verdict = check(
-                source.module,
+                reference,
                 conversion,
-                inputs=(source.args, source.kwargs),
+                inputs=example,
                 modes=("eval", "train") if conversion.mode == "both" else ("eval",),
                 level=options.verify,
                 seed=options.seed,
@@ -113,10 +120,35 @@ def _convert(options: argparse.Namespace, streams: Console, document: dict[str, 
     return code, _summary(document, "" if verdict is None else verdict.summary())
 
 
+def _check_backend() -> None:
+    """Before Keras is imported, which would raise from deep inside."""
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend not in BACKENDS:
+        raise UsageError(f"KERAS_BACKEND={backend}: isomorph knows {', '.join(BACKENDS)}")
+    if find_spec(backend) is None:
+        raise UsageError(f"KERAS_BACKEND={backend}: {backend} is not installed; pip install {backend}")
+
+
 def resolve_mode(asked: str | None, exported: bool) -> str:
     if exported and asked == "both":
         raise UsageError("--mode both: a .pt2 holds one mode only; leave --mode out, or give the code that built it")
     return "eval" if exported else asked or "both"
+
+
+def _in_dtype(source: Any, dtype: str | None) -> tuple[Any, tuple[Any, Any]]:
+    """The module and its inputs as the verification takes them: with --dtype, copies in that floating dtype, so that
+    the precision asked for is the precision compared."""
+    example = (source.args, source.kwargs)
+    if dtype is None:
+        return source.module, example
+    import torch
+
+    wanted = getattr(torch, dtype)
+
+    def cast(leaf: Any) -> Any:
+        return leaf.to(wanted) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() else leaf
+
+    return copy.deepcopy(source.module).to(wanted), torch.utils._pytree.tree_map(cast, example)
 
 
 def _port(port: Any) -> dict[str, Any]:
@@ -192,16 +224,15 @@ def _summary(document: dict[str, Any], verdict: Any) -> str:
 
 
 def _report(report: dict[str, Any]) -> list[str]:
-    plain = {
-        key: value for key, value in report.items() if isinstance(value, (int, float, str)) and key != "needs_layers"
-    }
-    lines = [
-        f"{key.replace('_', ' '):<7} {value:.3g}" if isinstance(value, float) else f"{key.replace('_', ' '):<7} {value}"
-        for key, value in plain.items()
-    ]
+    share, transposes = report["native_share"], report["transposes"]
+    lines = [f"graph   {_count(report['nodes'], 'op')}, {share:.0%} native, {_count(transposes, 'transpose')} left"]
     if report.get("needs_layers"):
-        lines.append("load it with: import isomorph.convert.layers, then keras.models.load_model")
+        lines.append("load    import isomorph.convert.layers; keras.models.load_model(...)")
     return lines
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _shape(port: dict[str, Any]) -> str:

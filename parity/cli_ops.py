@@ -94,5 +94,6 @@ def _print_missing(options: argparse.Namespace, streams: Console) -> int:
     for row in rows:
         table.add_row(row["op"], str(row["count"]), "\n".join(row["where"]))
     streams.table(table)
-    streams.message(f"isomorph: error: {options.source}: {len(rows)} op(s) have no rule and no decomposition")
+    noun = "1 op has" if len(rows) == 1 else f"{len(rows)} ops have"
+    streams.message(f"isomorph: error: {options.source}: {noun} no rule and no decomposition")
     return code

@@ -66,7 +66,7 @@ def prepare(original: Any, converted: Any, inputs: Any, ledger: Ledger) -> Prepa
         dims = tuple(dim if isinstance(dim, int) else str(dim) for dim in port.dims)
         specs.append(strategies.spec_of(port.name, dtype, dims, to_numpy(example), bounds.get(port.name)))
     sizes = strategies.solve_sizes(specs)
-    contract = Contract(tuple(specs), sizes, getattr(converted, "dim_bounds", None))
+    contract = Contract(tuple(specs), sizes, getattr(converted, "bounds", None))
     return Prepared(
         runner, KerasRunner(converted), contract, own_dtype(original), len(tuple(converted.random_sites))
     )  # fmt: skip

@@ -19,7 +19,9 @@ WARNINGS_OF_OTHERS = frozenset({"kink", "leak"})  # failures for our own convers
 
 @dataclass
 class _Tally:
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("equal", "failed", "inconclusive", "vacuous"), 0))
+    counts: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("equal", "failed", "inconclusive", "vacuous"), 0)
+    )
     names: set[str] = field(default_factory=set)
     worst: float = 0.0
     tolerance: float = 0.0
@@ -29,7 +31,9 @@ class _Tally:
         self.counts[finding.outcome if finding.agrees else "failed"] += 1
         self.names.add(name)
         if finding.outcome == "equal" or not finding.agrees:
-            if finding.allowed and finding.relative / finding.allowed >= (self.worst / self.tolerance if self.tolerance else 0):
+            if finding.allowed and finding.relative / finding.allowed >= (
+                self.worst / self.tolerance if self.tolerance else 0
+            ):
                 self.worst, self.tolerance = finding.relative, finding.allowed
             if finding.ratio is not None:
                 self.ratios.append(finding.ratio)
@@ -67,7 +71,9 @@ class Ledger:
         elif not finding.agrees:
             self._merge(_mismatch(quantity, name, mode, dtype, case, finding))
 
-    def reject(self, kind: str, quantity: str, name: str, message: str, mode: str = "", case: Case | None = None) -> None:
+    def reject(
+        self, kind: str, quantity: str, name: str, message: str, mode: str = "", case: Case | None = None
+    ) -> None:
         """A mismatch that is no comparison of arrays."""
         self._merge(Mismatch(kind, quantity, name, mode, message=message, case=case))
 
@@ -84,16 +90,15 @@ class Ledger:
         """Name -> outcomes seen ("equal", "failed", "vacuous", "inconclusive")."""
         return {name: outcomes for (q, name), outcomes in self._evidence.items() if q == quantity}
 
-    def failing(self, quantity: str, name: str, mode: str) -> bool:
-        """Whether this name already has a mismatch in this mode."""
-        return any(key[1:4] == (quantity, name, mode) for key in self._mismatches)
-
     @property
     def mismatches(self) -> tuple[Mismatch, ...]:
         """Signature first, then outputs, then the rest; the largest differences first."""
         order = {"signature": 0, "output": 1, "buffer": 2}
         return tuple(
-            sorted(self._mismatches.values(), key=lambda m: (order.get(m.quantity, 3), -m.error / m.scale if m.scale else 0.0))
+            sorted(
+                self._mismatches.values(),
+                key=lambda m: (order.get(m.quantity, 3), -m.error / m.scale if m.scale else 0.0),
+            )
         )
 
     @property

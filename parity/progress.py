@@ -6,12 +6,12 @@ import time
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-STAGES = ("load", "capture", "passes", "layout", "emit", "verify", "write")
+STAGES = ("start", "load", "capture", "passes", "layout", "emit", "verify", "write")
 
 
 class Stages:
-    """Context manager. Calling it with a stage's name ends the one before; `seconds` holds what each took, summed over
-    its calls (capture runs once for each mode). The bar is shown when `show` and `stream` is a terminal."""
+    """Context manager. Calling it with a stage's name ends the one before. `seconds` holds what each took, summed over
+    its calls ("start", loading the frameworks, comes twice). The bar shows when `show` and `stream` is a terminal."""
 
     def __init__(self, stream: TextIO, show: bool = True, stages: tuple[str, ...] = STAGES) -> None:
         self.seconds: dict[str, float] = {}
@@ -22,6 +22,7 @@ class Stages:
         self._task: Any = None
         self._current = ""
         self._since = 0.0
+        self._done = 0
 
     def __enter__(self) -> Self:
         if self._show:
@@ -38,9 +39,10 @@ class Stages:
         self._finish()
         self._current, self._since = stage, time.perf_counter()
         if self._bar is not None:
-            done = self._stages.index(stage) if stage in self._stages else None
-            # A stage that is not in the list leaves the bar where it is.
-            self._bar.update(self._task, description=stage, **({} if done is None else {"completed": done}))
+            if stage in self._stages:
+                # A stage that comes again does not pull the bar back.
+                self._done = max(self._done, self._stages.index(stage))
+            self._bar.update(self._task, description=stage, completed=self._done)
 
     def _finish(self) -> None:
         if self._current:

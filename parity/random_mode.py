@@ -14,7 +14,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from isomorph.parity.runners.base import Recorded
 from isomorph.parity.tolerance import Array
 
-__all__ = ["Float64Mode", "IndexBounds", "RandomReplayError", "RandomTape", "eager_control_flow", "torch_dtype_limits_of"]
+__all__ = [
+    "Float64Mode",
+    "IndexBounds",
+    "RandomReplayError",
+    "RandomTape",
+    "eager_control_flow",
+    "torch_dtype_limits_of",
+]
 
 LOW = (torch.float32, torch.float16, torch.bfloat16)
 _RAISED = {"complex64": torch.complex128, "complex32": torch.complex128}
@@ -157,7 +164,9 @@ class IndexBounds(TorchDispatchMode):
     def __init__(self, inputs: Mapping[str, torch.Tensor]) -> None:
         super().__init__()
         self.bounds: dict[str, int] = {}
-        self._names = {t.untyped_storage().data_ptr(): n for n, t in inputs.items() if t.numel() and not t.is_floating_point()}
+        self._names = {
+            t.untyped_storage().data_ptr(): n for n, t in inputs.items() if t.numel() and not t.is_floating_point()
+        }
         self._alive: list[torch.Tensor] = []  # a freed storage's address may be used again
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

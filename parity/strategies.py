@@ -54,11 +54,11 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Contract:
-    """The inputs in flat order, the sizes of the example, and bounds (low, high) of the symbolic dims."""
+    """The inputs in flat order, the sizes of the example, and bounds (low, high or None) of the symbolic dims."""
 
     inputs: tuple[InputSpec, ...]
     sizes: tuple[tuple[str, int], ...] = ()
-    bounds: Mapping[str, tuple[int, int]] | None = None
+    bounds: Mapping[str, tuple[int, int | None]] | None = None
 
     def shape(self, spec: InputSpec, case: Case) -> tuple[int, ...]:
         """The shape of an input in a case. KeyError names a dim the case does not size."""
@@ -95,7 +95,9 @@ def dim_names(specs: Iterable[InputSpec]) -> tuple[str, ...]:
     for spec in specs:
         for dim in spec.dims:
             if isinstance(dim, str):
-                names.update(dict.fromkeys(n.id for n in ast.walk(ast.parse(dim, mode="eval")) if isinstance(n, ast.Name)))
+                names.update(
+                    dict.fromkeys(n.id for n in ast.walk(ast.parse(dim, mode="eval")) if isinstance(n, ast.Name))
+                )
     return tuple(names)
 
 
@@ -137,7 +139,8 @@ def plan(contract: Contract, examples: int, seed: int, mode: str, shapes: int = 
     variants = [contract.sizes, *(_resized(contract, resize, index) for index in range(1, shapes))]
     variants = list(dict.fromkeys(variants))
     return tuple(
-        Case(name, int(rng.integers(2**31)), variants[index % len(variants)]) for index, name in enumerate(order[:examples])
+        Case(name, int(rng.integers(2**31)), variants[index % len(variants)])
+        for index, name in enumerate(order[:examples])
     )
 
 
@@ -145,9 +148,9 @@ def _resized(contract: Contract, rng: np.random.Generator, index: int) -> tuple[
     """Other sizes near the example's: a little more, and one as small as may be."""
     sizes = []
     for name, size in contract.sizes:
-        low, high = (contract.bounds or {}).get(name, (1, 2**31))
+        low, high = (contract.bounds or {}).get(name, (1, None))
         wanted = size + int(rng.integers(1, 3)) if index % 2 else max(1, size // 2)
-        sizes.append((name, min(max(wanted, low), high)))
+        sizes.append((name, min(max(wanted, low), size * 4 if high is None else high)))
     return tuple(sizes)
 
 

@@ -74,7 +74,7 @@ def condition(base: Array, moved: Iterable[Array], finely_moved: Sequence[Array]
     fine = _largest(base, finely_moved)
     steep = slope > JUMP * np.maximum(scale_of(base), 1e-300)
     jump = steep & (fine > response * 2.0**-6)  # a slope would give 2^-13
-    return np.where(jump, 0.0, np.where(steep, np.maximum(slope, fine / FINE_DELTA), slope))
+    return np.where(jump, 0.0, np.where(steep, fine / FINE_DELTA, np.maximum(slope, fine / FINE_DELTA)))
 
 
 def is_steep(base: Array, moved: Iterable[Array]) -> bool:

@@ -184,9 +184,15 @@ class Verdict:
         parameters = self.coverage.get("parameters", {})
         gaps = []
         if parameters.get("untested"):
-            gaps.append(_listed(parameters["untested"], "parameter", "whose gradient is zero or not finite in every example"))
+            gaps.append(
+                _listed(parameters["untested"], "parameter", "whose gradient is zero or not finite in every example")
+            )
         if self.coverage.get("untested_inputs"):
-            gaps.append(_listed(self.coverage["untested_inputs"], "input", "whose gradient is zero or not finite in every example"))
+            gaps.append(
+                _listed(
+                    self.coverage["untested_inputs"], "input", "whose gradient is zero or not finite in every example"
+                )
+            )
         if self.coverage.get("chaotic"):
             gaps.append(_listed(self.coverage["chaotic"], "quantity", "too ill-conditioned to judge (chaotic)"))
         for mode, reason in self.coverage.get("no_gradient", {}).items():

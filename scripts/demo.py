@@ -6,7 +6,6 @@ are not.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import time
@@ -15,21 +14,20 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
-console = Console(highlight=False)
+from isomorph.parity.console import console as quiet_frameworks
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for fixtures/, which is not installed
 
 
 class Steps:
     """Prints one line per step, with its time, and remembers whether an equality failed."""
 
-    def __init__(self) -> None:
+    def __init__(self, console: Console) -> None:
+        self.console = console
         self.failed = False
         self._note = ""
 
@@ -37,10 +35,12 @@ class Steps:
     def step(self, title: str) -> Iterator[None]:
         start = time.perf_counter()
         self._note, failed_before = "", self.failed
-        with console.status(title) if console.is_terminal else nullcontext():
+        with self.console.status(title) if self.console.is_terminal else nullcontext():
             yield
         mark = "[red]✗[/]" if self.failed and not failed_before else "[green]✓[/]"
-        console.print(f"{mark} {title:<44}{self._note}  [dim]{time.perf_counter() - start:.1f} s[/]", soft_wrap=True)
+        self.console.print(
+            f"{mark} {title:<44}{self._note}  [dim]{time.perf_counter() - start:.1f} s[/]", soft_wrap=True
+        )
 
     def note(self, text: str) -> None:
         self._note = escape(text)
@@ -104,7 +104,7 @@ def run(out: Path, steps: Steps) -> None:
         steps.failed |= verdict.status != "PASS"
         steps.note(verdict.status)
     for line in verdict.summary().splitlines():
-        console.print(f"    [dim]{escape(line)}[/]", soft_wrap=True)
+        steps.console.print(f"    [dim]{escape(line)}[/]", soft_wrap=True)
 
     with steps.step("Keras model"):
         converted = ask_keras(model)
@@ -141,10 +141,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--out", type=Path, help="keep the tuned Keras model in this file (.keras)")
     options = parser.parse_args()
-    steps = Steps()
-    with tempfile.TemporaryDirectory() as folder:
+    with quiet_frameworks() as streams, tempfile.TemporaryDirectory() as folder:
+        steps = Steps(Console(file=streams.out, highlight=False))
         run(options.out or Path(folder) / "digits.keras", steps)
-    console.print("[red]something that must be equal is not[/]" if steps.failed else "all that must be equal is equal")
+        steps.console.print(
+            "[red]something that must be equal is not[/]" if steps.failed else "all that must be equal is equal"
+        )
     return int(steps.failed)
 
 

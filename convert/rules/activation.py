@@ -162,13 +162,13 @@ def _cast_in(k: Any, x: Tensor) -> Tensor:
     return k.cast(x, k.out.dtype)
 
 
-@rule("aten.softmax.int", "aten._softmax.default", "aten.special_softmax.int", layout=MAPPED)
+@rule("aten.softmax.int", "aten._softmax.default", layout=MAPPED)
 def softmax(k: Any, x: Tensor, dim: int, dtype: Any = None) -> Tensor:
     x = _cast_in(k, x)
     return ops.softmax(x, axis=k.axis(dim)) if k.rank(x) else ops.ones_like(x)
 
 
-@rule("aten.log_softmax.int", "aten._log_softmax.default", "aten.special_log_softmax.int", layout=MAPPED)
+@rule("aten.log_softmax.int", "aten._log_softmax.default", layout=MAPPED)
 def log_softmax(k: Any, x: Tensor, dim: int, dtype: Any = None) -> Tensor:
     x = _cast_in(k, x)
     return ops.log_softmax(x, axis=k.axis(dim)) if k.rank(x) else ops.zeros_like(x)

@@ -13,6 +13,7 @@ import keras
 from keras import ops
 
 from .. import nn_layers
+from ..builder import Dynamic
 from .registry import SPATIAL, layer_form, rule
 from .spatial import Pads, batched, crop, ints, out_sizes, pad, same_is_exact, sizes_of, taps, unbatched
 
@@ -56,10 +57,10 @@ def convolve(
     mode = "same" if same else "valid"
     if groups > 1 and groups == channels:
         kernel = ops.reshape(kernel, (*width, channels, kernel.shape[-1] // channels))
-        if n == 3 or len(set(stride)) > 1 or (strided_and_dilated and n > 1):
+        if n == 3 or len(set(stride)) > 1 or len(set(dilation)) > 1 or strided_and_dilated:
             x = pad(x, pads) if same else x
             return depthwise_taps(x, kernel, stride, dilation, out_sizes(sizes, pads, width, stride, dilation))
-        return ops.depthwise_conv(x, kernel, list(stride), mode, "channels_last", list(dilation))
+        return ops.depthwise_conv(x, kernel, stride[0], mode, "channels_last", dilation[0])
     pairs = [(x, kernel)] if groups == 1 else zip(ops.split(x, groups, -1), ops.split(kernel, groups, -1), strict=True)
     ys = []
     for xg, kg in pairs:
@@ -130,6 +131,8 @@ def convolve_transposed(
         ones = (1,) * n
         length = [size * s + lo + hi for size, s, (lo, hi) in zip(sizes, stride, pads, strict=True)]
         return convolve(wide, flipped, length, ones, [(0, 0)] * n, ones, groups)
+    if k.functional:
+        raise Dynamic("keras.ops.conv_transpose hands its arguments on in the wrong order when it is a Functional node (Keras 3.15)")
     same = transposed_same_is_exact(width, stride, padding, extra)
     pairs = [(x, kernel)] if groups == 1 else zip(ops.split(x, groups, -1), ops.split(kernel, groups, -1), strict=True)
     ys = [ops.conv_transpose(a, b, list(stride), "same" if same else "valid", None, "channels_last") for a, b in pairs]
@@ -180,7 +183,7 @@ def conv_layer(k: Any, x: Any, weight: Any, bias: Any, stride: Any, padding: Any
         kernel = weight.transposed(*order, 1, 0)
         config |= {"filters": filters}
     elif per_group == 1:
-        if n == 3 or len(set(stride)) > 1:
+        if n == 3 or len(set(stride)) > 1 or len(set(dilation)) > 1:
             return None
         cls = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)[n - 1]
         multiplier = filters // groups
@@ -203,6 +206,9 @@ def conv_transpose_layer(
     if len(x.shape) != n + 2 or groups > 1 or any(d > 1 for d in dilation):
         return None
     same = transposed_same_is_exact(width, stride, padding, extra)
+    crops = transposed_crops(width, stride, padding, extra)
+    if bias is not None and not same and any(lo < 0 or hi < 0 for lo, hi in crops):
+        return None  # what is padded needs the bias too
     y = k.layer(
         (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)[n - 1],
         x,
@@ -214,12 +220,7 @@ def conv_transpose_layer(
         data_format="channels_last",
         use_bias=bias is not None,
     )
-    if y is None or same:
-        return y
-    crops = transposed_crops(width, stride, padding, extra)
-    if bias is not None and any(lo < 0 or hi < 0 for lo, hi in crops):
-        return None  # what is padded needs the bias too
-    return crop(y, crops)
+    return y if same else crop(y, crops)
 
 
 # --------------------------------------------------------------------------------------------------- weight norm

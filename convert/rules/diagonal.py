@@ -9,7 +9,7 @@ from keras import ops
 
 from ..builder import is_known
 from .registry import MAPPED, rule
-from .shape import FAR, Size, part, plain
+from .shape import FAR, Size, iota, part, plain
 
 
 @rule("aten.diagonal.default", "aten.diagonal_copy.default")
@@ -20,11 +20,6 @@ def diagonal(k: Any, x: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> A
 @rule("aten.linalg_diagonal.default")
 def linalg_diagonal(k: Any, x: Any, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Any:
     return ops.diagonal(x, offset=offset, axis1=dim1, axis2=dim2)
-
-
-@rule("aten.trace.default")
-def trace(k: Any, x: Any) -> Any:
-    return ops.sum(ops.diagonal(x), axis=0)
 
 
 def on_diagonal(k: Any, d: Any, rows: int, columns: int, offset: int, other: Any) -> Any:
@@ -75,7 +70,7 @@ def select_scatter(k: Any, x: Any, src: Any, dim: int, index: Size) -> Any:
     dim %= k.rank(x)
     n, index = plain(k.shape(x)[dim], index)
     index = index + n if is_known(index) and index < 0 else index
-    here = ops.equal(k.arange(0, n, 1, "int64"), index)
+    here = ops.equal(iota(k, n), index)
     here = k.reshape(here, [n if a == dim else 1 for a in range(k.rank(x))])
     return ops.where(here, ops.expand_dims(src, dim), x)
 

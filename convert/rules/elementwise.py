@@ -7,7 +7,7 @@ from typing import Any
 
 from keras import ops
 
-from .operands import is_float, is_tensor, number
+from .operands import alike, is_float, is_tensor, number
 from .registry import ELEMENTWISE, rule
 
 Tensor = Any
@@ -15,8 +15,8 @@ Tensor = Any
 
 # ------------------------------------------------------------------------------------------------------ same values
 @rule(
-    *(f"aten.{name}" for name in ("to.dtype", "to.device", "to.other", "to.dtype_layout", "to.prim_Device", "to.prim_dtype", "to.prim_other")),
-    *(f"aten.{name}.default" for name in ("_to_copy", "type_as", "clone", "contiguous", "alias", "alias_copy", "lift_fresh_copy", "lift_fresh")),
+    *(f"aten.{name}" for name in ("to.dtype", "to.device", "to.other", "to.dtype_layout")),
+    *(f"aten.{name}.default" for name in ("_to_copy", "type_as", "clone", "contiguous", "alias", "alias_copy", "lift_fresh_copy")),
     *(f"aten.{name}.default" for name in ("positive", "resolve_conj", "resolve_neg")),
     layout=ELEMENTWISE,
 )
@@ -35,7 +35,7 @@ def plus(x: Tensor, y: Any) -> Tensor:
     stands (`[2,5,3,3] + [3,1]`); such operands go first."""
     if is_tensor(x) and is_tensor(y):
         wide = [i for i, d in enumerate(y.shape) if d != 1]
-        fits = len(x.shape) >= len(y.shape) and x.shape and y.shape and x.shape[-1] == y.shape[-1]
+        fits = len(x.shape) >= len(y.shape) > 0 and x.shape[-1] == y.shape[-1]
         if len(wide) == 1 and not (fits and wide[0] == len(y.shape) - 1):
             return ops.add(y, x)
     return ops.add(x, y)
@@ -85,9 +85,9 @@ def floor_divide(k: Any, x: Tensor, y: Any) -> Tensor:
     """As Python's `//`: from the remainder, so that 1.0 // 0.1 is 9. No gradient."""
     if not is_float(k, x):
         return ops.floor_divide(x, number(y))
-    x, y = ops.stop_gradient(x), ops.stop_gradient(y) if is_tensor(y) else number(y)
+    x, y = (ops.stop_gradient(v) for v in alike(x, y))
     quotient = ops.round(ops.divide(ops.subtract(x, ops.mod(x, y)), y))
-    return ops.where(ops.equal(y, 0), ops.divide(x, y), quotient) if is_tensor(y) or y == 0 else quotient
+    return ops.where(ops.equal(y, 0), ops.divide(x, y), quotient)
 
 
 def _trunc_divide(k: Any, x: Tensor, y: Any) -> Tensor:
@@ -99,13 +99,14 @@ def _trunc_divide(k: Any, x: Tensor, y: Any) -> Tensor:
 
 @rule("aten.remainder.Tensor", "aten.remainder.Scalar", "aten.remainder.Scalar_Tensor", layout=ELEMENTWISE, promote=True)
 def remainder(k: Any, x: Any, y: Any) -> Tensor:
-    return ops.mod(number(x), number(y))
+    return ops.mod(*alike(x, y))
 
 
 @rule("aten.fmod.Tensor", "aten.fmod.Scalar", layout=ELEMENTWISE, promote=True)
 def fmod(k: Any, x: Tensor, y: Any) -> Tensor:
     """The sign of x. The value is exact, the gradient that of x - y * trunc(x / y)."""
-    size = ops.mod(ops.abs(x), ops.abs(number(y)))
+    x, y = alike(x, y)
+    size = ops.mod(ops.abs(x), ops.abs(y))
     value = ops.where(ops.less(x, 0), ops.negative(size), size)
     if not is_float(k, x):
         return value
@@ -255,7 +256,7 @@ def nan_to_num(k: Any, x: Tensor, nan: float | None = None, posinf: float | None
 def _bits(on_ints: Callable[..., Any], on_bools: Callable[..., Any]) -> Callable[..., Any]:
     def bitwise(k: Any, x: Any, y: Any) -> Tensor:
         dtype = k.dtype(x if is_tensor(x) else y)
-        return (on_bools if dtype == "bool" else on_ints)(number(x), number(y))
+        return (on_bools if dtype == "bool" else on_ints)(*alike(x, y))
 
     return bitwise
 
@@ -274,4 +275,4 @@ def bitwise_not(k: Any, x: Tensor) -> Tensor:
 for _name, _shift in {"left": ops.left_shift, "right": ops.right_shift}.items():
     _keys = [f"aten.bitwise_{_name}_shift.{o}" for o in ("Tensor", "Tensor_Scalar", "Scalar_Tensor")]
     _keys += [f"aten.__{_name[0]}shift__.{o}" for o in ("Tensor", "Scalar")]
-    rule(*_keys, layout=ELEMENTWISE, promote=True)(lambda k, x, y, _shift=_shift: _shift(number(x), number(y)))
+    rule(*_keys, layout=ELEMENTWISE, promote=True)(lambda k, x, y, _f=_shift: _f(*alike(x, y)))

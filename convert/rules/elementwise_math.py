@@ -8,7 +8,7 @@ from typing import Any
 
 from keras import ops
 
-from .operands import is_float, is_tensor, number
+from .operands import alike, is_float, is_tensor, number
 from .registry import ELEMENTWISE, rule
 
 Tensor = Any
@@ -34,9 +34,9 @@ _UNARY: dict[str, Callable[..., Any]] = {
     "asinh": ops.arcsinh,
     "acosh": ops.arccosh,
     "atanh": ops.arctanh,
-    "erf": ops.erf,
-    "erfc": lambda x: ops.erfc(x),
-    "erfinv": lambda x: ops.erfinv(x),
+    "erf": lambda x: ops.erf(ops.clip(x, -30.0, 30.0)),  # TensorFlow's is NaN at infinity in float64
+    "erfc": ops.erfc,
+    "erfinv": ops.erfinv,
     "sigmoid": ops.sigmoid,
     "log2": lambda x: ops.multiply(ops.log(x), 1 / math.log(2)),
     "log10": lambda x: ops.multiply(ops.log(x), 1 / math.log(10)),
@@ -114,7 +114,10 @@ def ldexp(k: Any, x: Tensor, exponent: Tensor) -> Tensor:
 # ---------------------------------------------------------------------------------------------------- two variables
 @rule("aten.atan2.default", "aten.arctan2.default", layout=ELEMENTWISE, promote=True)
 def atan2(k: Any, y: Tensor, x: Tensor) -> Tensor:
-    return ops.arctan2(y, x)
+    """No gradient at the origin."""
+    origin = ops.logical_and(ops.equal(x, 0), ops.equal(y, 0))
+    side = ops.where(ops.signbit(x), ops.full_like(x, -1.0), ops.ones_like(x))
+    return ops.arctan2(ops.where(origin, ops.stop_gradient(y), y), ops.where(origin, side, x))
 
 
 @rule("aten.hypot.default", layout=ELEMENTWISE, promote=True)
@@ -141,27 +144,21 @@ def logaddexp2(k: Any, x: Tensor, y: Tensor) -> Tensor:
     return _log_sum(x, y, 2.0)
 
 
-def _x_log(x: Any, log_y: Tensor, y: Tensor) -> Tensor:
-    """x * log(y) that is zero, whatever the log, where x is zero, and NaN where y is."""
-    product = ops.multiply(x, log_y)
-    if not is_tensor(x) and x != 0:
-        return product
-    none = ops.logical_and(ops.equal(x, 0), ops.logical_not(ops.isnan(y)))
-    return ops.where(none, ops.zeros_like(product), product)
+def _x_log(x: Any, y: Any, log: Callable[..., Any], least: float) -> Tensor:
+    """x * log(y) that is zero where x is zero and y is at the log's edge or below."""
+    x, y = alike(x, y)
+    none = ops.logical_and(ops.equal(x, 0), ops.less_equal(y, least))
+    return ops.where(none, ops.zeros_like(y), ops.multiply(x, log(ops.where(none, ops.ones_like(y), y))))
 
 
 @rule("aten.xlogy.Tensor", "aten.xlogy.Scalar_Other", "aten.xlogy.Scalar_Self", layout=ELEMENTWISE, promote=True)
 def xlogy(k: Any, x: Any, y: Any) -> Tensor:
-    if not is_tensor(y):
-        y = ops.full_like(x, y)
-    return _x_log(x, ops.log(y), y)
+    return _x_log(x, y, ops.log, 0.0)
 
 
 @rule("aten.special_xlog1py.default", "aten.special_xlog1py.other_scalar", "aten.special_xlog1py.self_scalar", layout=ELEMENTWISE, promote=True)
 def xlog1py(k: Any, x: Any, y: Any) -> Tensor:
-    if not is_tensor(y):
-        y = ops.full_like(x, y)
-    return _x_log(x, ops.log1p(y), y)
+    return _x_log(x, y, ops.log1p, -1.0)
 
 
 @rule("aten.sinc.default", layout=ELEMENTWISE, promote=True)

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from ..promote import category
 from .registry import layer_form, rule
+from .shape import sizes_of
 
 
+def exact(k: Any, product: Any, *xs: Any) -> Any:
+    """`product` of the operands; integers go through float64, since Keras multiplies integer matrices in float32."""
+    if category(k.out.dtype) < 2:
+        return ops.cast(product(*(ops.cast(x, "float64") for x in xs)), k.out.dtype)
+    return product(*xs)
+
+
+# --------------------------------------------------------------------------------------------------------------- linear
 @rule("aten.linear.default")
-def linear(k: Any, x: Any, weight: Any, bias: Any) -> Any:
-    y = ops.matmul(x, ops.transpose(weight)) if k.rank(weight) == 2 else ops.tensordot(x, weight, axes=[[-1], [0]])
+def linear(k: Any, x: Any, weight: Any, bias: Any = None) -> Any:
+    y = ops.matmul(x, ops.transpose(weight))
     return y if bias is None else ops.add(y, bias)
 
 
 @layer_form("aten.linear.default", params=("weight", "bias"))
-def dense(k: Any, x: Any, weight: Any, bias: Any) -> Any:
+def dense(k: Any, x: Any, weight: Any, bias: Any = None) -> Any:
     if k.rank(x) < 2 or len(weight.type.shape) != 2:
         return None
     return k.layer(
@@ -27,3 +39,125 @@ def dense(k: Any, x: Any, weight: Any, bias: Any) -> Any:
         units=weight.type.shape[0],
         use_bias=bias is not None,
     )
+
+
+@layer_form("aten.addmm.default", params=("bias", "weight"))
+def dense_addmm(k: Any, bias: Any, x: Any, weight: Any, beta: Any = 1, alpha: Any = 1) -> Any:
+    """bias + x @ weight: a Dense whose kernel already lies as Keras wants it (GPT-2's Conv1D)."""
+    if not beta == alpha == 1 or bias.type.shape != weight.type.shape[1:]:
+        return None
+    return k.layer(keras.layers.Dense, x, weights={"kernel": weight, "bias": bias}, units=weight.type.shape[1], use_bias=True)
+
+
+# ------------------------------------------------------------------------------------------------------------- products
+@rule("aten.matmul.default", "aten.mm.default", "aten.bmm.default", "aten.mv.default", "aten.dot.default", "aten.vdot.default")
+def matmul(k: Any, x: Any, y: Any) -> Any:
+    return exact(k, ops.matmul, x, y)
+
+
+@rule("aten.inner.default")
+def inner(k: Any, x: Any, y: Any) -> Any:
+    if not k.rank(x) or not k.rank(y):
+        return ops.multiply(x, y)
+    return exact(k, lambda a, b: ops.tensordot(a, b, axes=[[-1], [-1]]), x, y)
+
+
+@rule("aten.outer.default", "aten.ger.default")
+def outer(k: Any, x: Any, y: Any) -> Any:
+    return ops.multiply(ops.expand_dims(x, 1), ops.expand_dims(y, 0))
+
+
+def blend(k: Any, x: Any, product: Any, beta: Any, alpha: Any) -> Any:
+    """beta * x + alpha * product; beta = 0 leaves x out, NaN and all."""
+    product = product if alpha == 1 else ops.multiply(product, alpha)
+    if beta == 0:
+        return product
+    return ops.add(x if beta == 1 else ops.multiply(x, beta), product)
+
+
+@rule("aten.addmm.default", "aten.addmv.default", "aten.baddbmm.default")
+def addmm(k: Any, x: Any, a: Any, b: Any, beta: Any = 1, alpha: Any = 1) -> Any:
+    return blend(k, x, exact(k, ops.matmul, a, b), beta, alpha)
+
+
+@rule("aten.addbmm.default")
+def addbmm(k: Any, x: Any, a: Any, b: Any, beta: Any = 1, alpha: Any = 1) -> Any:
+    return blend(k, x, ops.sum(exact(k, ops.matmul, a, b), axis=0), beta, alpha)
+
+
+@rule("aten.addr.default")
+def addr(k: Any, x: Any, a: Any, b: Any, beta: Any = 1, alpha: Any = 1) -> Any:
+    return blend(k, x, outer(k, a, b), beta, alpha)
+
+
+@rule("aten.tensordot.default")
+def tensordot(k: Any, x: Any, y: Any, dims_self: Sequence[int], dims_other: Sequence[int]) -> Any:
+    return exact(k, lambda a, b: ops.tensordot(a, b, axes=[list(dims_self), list(dims_other)]), x, y)
+
+
+@rule("aten.bilinear.default")
+def bilinear(k: Any, x: Any, y: Any, weight: Any, bias: Any = None) -> Any:
+    """(..., i), (..., j), weight (o, i, j) -> (..., o)."""
+    half = ops.tensordot(x, weight, axes=[[-1], [1]])
+    out = ops.sum(ops.multiply(half, ops.expand_dims(y, -2)), axis=-1)
+    return out if bias is None else ops.add(out, bias)
+
+
+@rule("aten.kron.default")
+def kron(k: Any, x: Any, y: Any) -> Any:
+    rank = max(k.rank(x), k.rank(y))
+    a, b = ((1,) * (rank - k.rank(t)) + tuple(k.shape(t)) for t in (x, y))
+    left = k.reshape(x, [n for size in a for n in (size, 1)])
+    right = k.reshape(y, [n for size in b for n in (1, size)])
+    return k.reshape(ops.multiply(left, right), sizes_of(k, k.out))
+
+
+# --------------------------------------------------------------------------------------------------------------- einsum
+def explicit(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
+    """torch's equation as terms of single letters: ellipses spelled out, the result made explicit (letters that occur once,
+    capitals first)."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    width = max((r - len(t.replace("...", "")) for t, r in zip(terms, ranks, strict=True) if "..." in t), default=0)
+    spare = [c for c in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" if c not in equation][:width]
+    out = []
+    for term, rank in zip(terms, ranks, strict=True):
+        dots = rank - len(term.replace("...", ""))
+        out.append(term.replace("...", "".join(spare[len(spare) - dots :]) if dots else ""))
+    if not arrow:
+        once = sorted(c for c in set(re.sub(r"[^A-Za-z]", "", left)) if left.count(c) == 1)
+        right = ("..." if "..." in left else "") + "".join(once)
+    return out, right.replace("...", "".join(spare))
+
+
+@rule("aten.einsum.default")
+def einsum(k: Any, equation: str, tensors: Sequence[Any], path: Any = None) -> Any:
+    terms, result = explicit(equation, [k.rank(x) for x in tensors])
+    arrays, letters = [], []
+    single = [{c for c, n in zip(t, k.type(x).shape, strict=True) if n == 1} for x, t in zip(tensors, terms, strict=True)]
+    for i, (x, term) in enumerate(zip(tensors, terms, strict=True)):
+        x, term = _once(k, x, term)
+        wide = {c for j, t in enumerate(terms) for c in t if j != i and c not in single[j]}
+        stretched = [a for a, c in enumerate(term) if c in single[i] and c in wide]  # torch broadcasts sizes of one
+        if stretched:
+            x, term = ops.squeeze(x, stretched), "".join(c for a, c in enumerate(term) if a not in stretched)
+        others = {c for j, t in enumerate(terms) for c in t if j != i}
+        alone = [a for a, c in enumerate(term) if c not in result and c not in others]
+        x = ops.sum(x, axis=alone) if alone else x
+        arrays.append(x)
+        letters.append("".join(c for a, c in enumerate(term) if a not in alone))
+    if len(arrays) == 1:
+        return ops.transpose(arrays[0], [letters[0].index(c) for c in result]) if letters[0] != result else arrays[0]
+    small = {c: chr(ord("a") + i) for i, c in enumerate(dict.fromkeys("".join(letters)))}  # Keras knows lower case alone
+    subscripts = f"{','.join(letters)}->{result}".translate(str.maketrans(small))
+    return exact(k, lambda *xs: ops.einsum(subscripts, *xs), *arrays)
+
+
+def _once(k: Any, x: Any, term: str) -> tuple[Any, str]:
+    """A letter that occurs twice in one term stands for a diagonal."""
+    for c in dict.fromkeys(term):
+        while term.count(c) > 1:
+            a, b = term.index(c), term.rindex(c)
+            x = ops.diagonal(x, axis1=a, axis2=b)
+            term = "".join(t for i, t in enumerate(term) if i not in (a, b)) + c
+    return x, term

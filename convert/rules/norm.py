@@ -31,11 +31,11 @@ def over_batch(x: Any) -> tuple[Any, Any]:
 
 @rule("aten.batch_norm.default", layout=SPATIAL, modal=("training",))
 def batch_norm(
-    k: Any, x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: Any, momentum: float, eps: float, cudnn: bool
+    k: Any, x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, training: Any, momentum: float, eps: float, cudnn: bool
 ) -> Any:
     if isinstance(training, ByMode):
         raise Dynamic("the mode is only known at call time")
-    x, weight, bias, mean, var = wide(k, x, weight, bias, mean, var)
+    x, weight, bias, mean, var = wide(k, x, weight, bias, running_mean, running_var)
     if training or mean is None:
         mean, var = over_batch(x)
     return scaled(x, mean, var, weight, bias, eps)
@@ -43,22 +43,22 @@ def batch_norm(
 
 @layer_form("aten.batch_norm.default", params=("weight", "bias", "running_mean", "running_var"))
 def batch_norm_layer(
-    k: Any, x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: Any, momentum: float, eps: float, cudnn: bool
+    k: Any, x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, training: Any, momentum: float, eps: float, cudnn: bool
 ) -> Any:
     statistics = {(True, True): "batch", (False, False): "moving", (True, False): "mode"}
     if isinstance(training, ByMode):
         mode = statistics.get((bool(training.train), bool(training.eval)))
     else:
         mode = statistics[bool(training), bool(training)]
-    if mode is None or (mean is None) != (var is None):
+    if mode is None or (running_mean is None) != (running_var is None):
         return None
     config: dict[str, Any] = {"axis": -1, "epsilon": eps, "scale": weight is not None, "center": bias is not None}
     config["momentum"] = None if momentum == CUMULATIVE else 1.0 - momentum
-    weights = {"gamma": weight, "beta": bias, "moving_mean": mean, "moving_variance": var}
-    if k.batchnorm == "keras" and mode == "mode" and mean is not None and config["momentum"] is not None:
+    weights = {"gamma": weight, "beta": bias, "moving_mean": running_mean, "moving_variance": running_var}
+    if k.batchnorm == "keras" and mode == "mode" and running_mean is not None and config["momentum"] is not None:
         return k.layer(keras.layers.BatchNormalization, x, weights=weights, **config)
-    weights["num_batches_tracked"] = k.sibling(mean, "num_batches_tracked")
-    config |= {"tracked": mean is not None, "statistics": mode}
+    weights["num_batches_tracked"] = k.sibling(running_mean, "num_batches_tracked")
+    config |= {"tracked": running_mean is not None, "statistics": mode}
     return k.layer(nn_layers.BatchNormalization, x, weights=weights, **config)
 
 
@@ -208,11 +208,11 @@ def group_norm_layer(k: Any, x: Any, groups: int, weight: Any, bias: Any, eps: f
 
 @rule("aten.instance_norm.default", layout=SPATIAL, modal=("use_input_stats",))
 def instance_norm(
-    k: Any, x: Any, weight: Any, bias: Any, mean: Any, var: Any, use_input_stats: Any, momentum: float, eps: float, cudnn: bool
+    k: Any, x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, use_input_stats: Any, momentum: float, eps: float, cudnn: bool
 ) -> Any:
     if isinstance(use_input_stats, ByMode):
         raise Dynamic("the mode is only known at call time")
-    x, weight, bias, mean, var = wide(k, x, weight, bias, mean, var)
+    x, weight, bias, mean, var = wide(k, x, weight, bias, running_mean, running_var)
     if use_input_stats or mean is None:
         mean, var = per_group(x, x.shape[-1])
     return scaled(x, mean, var, weight, bias, eps)
@@ -220,9 +220,9 @@ def instance_norm(
 
 @layer_form("aten.instance_norm.default", params=("weight", "bias", "running_mean", "running_var"))
 def instance_norm_layer(
-    k: Any, x: Any, weight: Any, bias: Any, mean: Any, var: Any, use_input_stats: Any, momentum: float, eps: float, cudnn: bool
+    k: Any, x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, use_input_stats: Any, momentum: float, eps: float, cudnn: bool
 ) -> Any:
-    if mean is not None or len(x.shape) < 3:
+    if running_mean is not None or len(x.shape) < 3:
         return None
     config = {"groups": -1, "axis": -1, "epsilon": eps, "scale": weight is not None, "center": bias is not None}
     return k.layer(keras.layers.GroupNormalization, x, weights={"gamma": weight, "beta": bias}, **config)

@@ -23,6 +23,13 @@ def number(x: Any) -> Any:
     return x
 
 
+def alike(x: Any, y: Any) -> tuple[Any, Any]:
+    """Both as tensors: some ops of Keras make a float32 tensor of a Python number."""
+    if not is_tensor(x):
+        return ops.full_like(y, number(x)), y
+    return x, y if is_tensor(y) else ops.full_like(x, number(y))
+
+
 def is_float(k: Any, x: Any) -> bool:
     """Whether `x` is a floating tensor."""
     return str(k.dtype(x)).startswith(("float", "bfloat"))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from keras import ops
 
-from ..builder import Unknown, is_known, same_size
+from ..builder import Unknown, is_known
 from ..ir import TensorType
 from .registry import MAPPED, SPATIAL, rule
 
@@ -28,6 +29,27 @@ def part(x: Any, axis: int, start: Size = None, end: Size = None, step: int = 1)
 def sizes_of(k: Any, type_: TensorType) -> list[Size]:
     """The sizes of a result, from its type."""
     return [k.size(d) for d in type_.shape]
+
+
+def settled(k: Any, y: Any, type_: TensorType) -> Any:
+    """`y`, with sizes that Keras lost but the type knows put back."""
+    if not k.functional:
+        return y
+    order = k.perm if len(k.perm) == type_.rank else range(type_.rank)
+    lost = any(d is None and isinstance(type_.shape[a], int) for a, d in zip(order, y.shape, strict=True))
+    return k.reshape(y, [k.size(type_.shape[a]) for a in order]) if lost else y
+
+
+def iota(k: Any, count: Size) -> Any:
+    """0, 1, ... count-1 as int64: a table where the count is known."""
+    return k.constant(np.arange(count), "int64") if is_known(count) else k.arange(0, count, 1, "int64")
+
+
+def filled(k: Any, sizes: Sequence[Size], value: Any, dtype: str) -> Any:
+    """A tensor of one value: a table where the sizes are known."""
+    if all(is_known(n) for n in sizes):
+        return k.constant(np.full(tuple(sizes), value), dtype)
+    return k.full(sizes, value, dtype)
 
 
 def in_torch_order(k: Any, x: Any) -> Any:
@@ -66,32 +88,20 @@ def view_dtype(k: Any, x: Any, dtype: str) -> Any:
     return ops.view(x, dtype)
 
 
+@rule("aten.copy.default")
+def copy(k: Any, x: Any, source: Any) -> Any:
+    return k.broadcast_to(source, sizes_of(k, k.out))
+
+
 # --------------------------------------------------------------------------------------------------------- broadcasting
-def broadcast(k: Any, x: Any, type_: TensorType) -> Any:
-    """`x` (torch order) broadcast to a type. Axes that grow to a known size are tiled, so that unknown others may stay."""
-    sizes = sizes_of(k, type_)
-    lead = len(sizes) - k.rank(x)
-    have = (1,) * lead + tuple(k.shape(x))
-    if not lead and all(same_size(a, b) for a, b in zip(have, sizes, strict=True)):
-        return x
-    if not any(isinstance(s, Unknown) for s in sizes):
-        return k.broadcast_to(x, sizes)
-    repeats = [1 if same_size(a, b) else b if is_known(a) and is_known(b) else None for a, b in zip(have, sizes, strict=True)]
-    if None in repeats:
-        return k.broadcast_to(x, sizes)
-    for _ in range(lead):
-        x = ops.expand_dims(x, 0)
-    return ops.tile(x, repeats)
-
-
 @rule("aten.expand.default", "aten.expand_copy.default", "aten.broadcast_to.default", "aten.expand_as.default")
 def expand(k: Any, x: Any, size: Any, implicit: bool = False) -> Any:
-    return broadcast(k, x, k.out)
+    return k.broadcast_to(x, sizes_of(k, k.out))
 
 
 @rule("aten.broadcast_tensors.default")
 def broadcast_tensors(k: Any, tensors: Sequence[Any]) -> Any:
-    return tuple(broadcast(k, x, k.out) for x in tensors)
+    return tuple(k.broadcast_to(x, sizes_of(k, k.out)) for x in tensors)
 
 
 @rule("aten.meshgrid.default", "aten.meshgrid.indexing")
@@ -99,7 +109,8 @@ def meshgrid(k: Any, tensors: Sequence[Any], indexing: str = "ij") -> Any:
     axes = list(range(len(tensors)))
     if indexing == "xy" and len(tensors) > 1:
         axes[:2] = [1, 0]
-    return tuple(broadcast(k, k.reshape(x, [-1 if a == axis else 1 for a in range(len(axes))]), k.out) for x, axis in zip(tensors, axes, strict=True))
+    lifted = [k.reshape(x, [-1 if a == axis else 1 for a in range(len(axes))]) for x, axis in zip(tensors, axes, strict=True)]
+    return tuple(k.broadcast_to(x, sizes_of(k, k.out)) for x in lifted)
 
 
 # ---------------------------------------------------------------------------------------------------------------- joins
@@ -152,7 +163,7 @@ def slice_(k: Any, x: Any, dim: int = 0, start: Size = None, end: Size = None, s
         return x
     first = None if is_known(start) and start == 0 else _bound(k, start, x, dim)
     last = None if is_known(end) and end >= FAR else _bound(k, end, x, dim)
-    return part(x, k.axis(dim), first, last, step)
+    return settled(k, part(x, k.axis(dim), first, last, step), k.out)
 
 
 @rule("aten.select.int", "aten.select_copy.int", layout=MAPPED)
@@ -169,9 +180,9 @@ def narrow(k: Any, x: Any, dim: int, start: Size, length: Size) -> Any:
         return x
     dim %= k.rank(x)
     if is_known(start) and start < 0 and is_known(length):
-        return part(x, k.axis(dim), start, start + length or None)
+        return settled(k, part(x, k.axis(dim), start, start + length or None), k.out)
     start, length = plain(start, length)
-    return part(x, k.axis(dim), start, start + length)
+    return settled(k, part(x, k.axis(dim), start, start + length), k.out)
 
 
 def pieces(k: Any, x: Any, dim: int) -> tuple[Any, ...]:
@@ -239,9 +250,7 @@ def repeat_interleave_int(k: Any, x: Any, repeats: Size, dim: int | None = None,
     if not k.rank(x):
         x = k.reshape(x, (1,))
     dim %= k.rank(x)
-    # one tiled axis beside the repeated one: much faster than a gather, forward and backward
-    wide = ops.tile(ops.expand_dims(x, dim + 1), [repeats if a == dim + 1 else 1 for a in range(k.rank(x) + 1)])
-    return k.reshape(wide, sizes_of(k, k.out))
+    return ops.repeat(x, repeats, axis=dim)
 
 
 @rule("aten.repeat_interleave.self_Tensor")
@@ -262,7 +271,7 @@ def interleaved(k: Any, repeats: Any, total: Size, count: Size) -> Any:
         repeats = k.broadcast_to(k.reshape(repeats, (-1,)), (count,))
     ends = ops.cumsum(k.cast(repeats, "int64"))
     try:
-        places = k.arange(0, plain(total)[0], 1, "int64")
+        places = iota(k, plain(total)[0])
     except KeyError:  # the size depends on the counts alone
         places = ops.cast(ops.arange(ends[-1]), "int64")
     return ops.sum(ops.cast(ops.expand_dims(places, 1) >= ops.expand_dims(ends, 0), "int64"), axis=1)

@@ -1,1 +1,120 @@
-"""Rules: sort."""
+"""Rules: order: sort, top k, the nanmedian, distinct values.
+
+Equal elements keep their order (torch promises that for stable=True only; where it does not, any order is right). Values come back
+through a gather by index, so their gradient goes where torch sends it. NaN among the sorted values is not ordered.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import ops
+
+from ..builder import Dynamic
+from ..promote import category
+from .registry import MAPPED, rule
+from .shape import Size, part, plain
+
+
+def reversed_order(k: Any, x: Any) -> Any:
+    """A key that sorts the other way round; ~x is -x-1, which every integer has."""
+    return ops.bitwise_not(x) if category(str(k.dtype(x))) == 1 else ops.negative(x)
+
+
+def sorting_index(k: Any, x: Any, axis: int, descending: bool = False) -> Any:
+    key = k.cast(x, "int32") if str(k.dtype(x)) in ("bool", "uint8") else x
+    return ops.argsort(reversed_order(k, key) if descending else key, axis=axis)
+
+
+@rule("aten.sort.default", "aten.sort.stable", layout=MAPPED)
+def sort(k: Any, x: Any, dim: int = -1, descending: bool = False, stable: bool | None = None) -> Any:
+    if not k.rank(x):
+        return x, ops.cast(ops.zeros_like(x), "int64")
+    order = sorting_index(k, x, k.axis(dim), descending)
+    return ops.take_along_axis(x, order, axis=k.axis(dim)), order
+
+
+@rule("aten.msort.default")
+def msort(k: Any, x: Any) -> Any:
+    return ops.take_along_axis(x, sorting_index(k, x, 0), axis=0)
+
+
+@rule("aten.argsort.default", "aten.argsort.stable", layout=MAPPED)
+def argsort(k: Any, x: Any, dim: int = -1, descending: bool = False, stable: bool = False) -> Any:
+    return sorting_index(k, x, k.axis(dim), descending) if k.rank(x) else ops.cast(ops.zeros_like(x), "int64")
+
+
+@rule("aten.topk.default", layout=MAPPED)
+def topk(k: Any, x: Any, count: Size, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
+    if not k.rank(x):
+        return x, ops.cast(ops.zeros_like(x), "int64")
+    axis = k.axis(dim)
+    (count,) = plain(count)
+    key = ops.moveaxis(x, axis, -1)
+    values, places = ops.top_k(key if largest else reversed_order(k, key), count, sorted=True)
+    return ops.moveaxis(values if largest else reversed_order(k, values), -1, axis), ops.moveaxis(places, -1, axis)
+
+
+def picked(k: Any, x: Any, place: Any, axis: int, keepdim: bool) -> tuple[Any, Any]:
+    """Values and places for one place (kept as an axis of size one) along `axis`."""
+    value = ops.take_along_axis(x, place, axis=axis)
+    return (value, place) if keepdim else (ops.squeeze(value, axis), ops.squeeze(place, axis))
+
+
+@rule("aten.kthvalue.default", layout=MAPPED)
+def kthvalue(k: Any, x: Any, count: Size, dim: int = -1, keepdim: bool = False) -> Any:
+    if not k.rank(x):
+        return x, ops.cast(ops.zeros_like(x), "int64")
+    (axis,) = k.reduce([dim], keepdim)
+    (count,) = plain(count)
+    return picked(k, x, part(sorting_index(k, x, axis), axis, count - 1, count), axis, keepdim)
+
+
+def nanmedian_place(k: Any, x: Any, axis: int) -> Any:
+    """Where the lower median of the numbers among the elements stands (kept as an axis of size one). NaNs sort last."""
+    nan = ops.isnan(x) if category(str(k.dtype(x))) > 1 else ops.zeros_like(x, dtype="bool")
+    order = sorting_index(k, ops.where(nan, float("inf"), x) if category(str(k.dtype(x))) > 1 else x, axis)
+    valid = ops.sum(ops.cast(ops.logical_not(nan), "int32"), axis=axis, keepdims=True)
+    return ops.take_along_axis(order, ops.maximum(valid - 1, 0) // 2, axis=axis)
+
+
+@rule("aten.nanmedian.dim", layout=MAPPED)
+def nanmedian_dim(k: Any, x: Any, dim: int, keepdim: bool = False) -> Any:
+    if not k.rank(x):
+        return x, ops.cast(ops.zeros_like(x), "int64")
+    (axis,) = k.reduce([dim], keepdim)
+    return picked(k, x, nanmedian_place(k, x, axis), axis, keepdim)
+
+
+@rule("aten.nanmedian.default")
+def nanmedian(k: Any, x: Any) -> Any:
+    """The lower median of all elements; its gradient is shared evenly by all elements equal to it."""
+    flat = k.reshape(x, (-1,))
+    place = nanmedian_place(k, flat, 0)
+    value = ops.stop_gradient(k.reshape(ops.take(flat, place, axis=0), ()))
+    if category(k.out.dtype) < 2:
+        return value
+    equal = ops.logical_or(ops.equal(flat, value), ops.logical_and(ops.isnan(flat), ops.isnan(value)))
+    carrier = ops.where(ops.isfinite(flat), flat, ops.zeros_like(flat))
+    nothing = ops.where(equal, carrier - ops.stop_gradient(carrier), ops.zeros_like(flat))  # zero, with the gradient
+    return ops.add(value, ops.sum(nothing) / k.cast(ops.sum(ops.cast(equal, "int32")), k.out.dtype))
+
+
+# ------------------------------------------------------------------------------------------------------ distinct values
+@rule("aten._unique2.default", "aten.unique_consecutive.default")
+def unique(k: Any, x: Any, *flags: Any) -> Any:
+    """Distinct values (sorted, or runs as they come), the group of each element, the size of each group. Flat, call time only."""
+    if k.functional or (len(flags) == 3 and not isinstance(flags[2], bool) and flags[2] is not None):
+        raise Dynamic("the number of distinct values is only known at call time")
+    flat = ops.reshape(x, (-1,))
+    consecutive = "consecutive" in k.node.op
+    order = ops.arange(ops.shape(flat)[0]) if consecutive else sorting_index(k, flat, 0)
+    arranged = ops.take(flat, order, axis=0)
+    first = ops.concatenate([ops.ones_like(arranged[:1], dtype="bool"), ops.not_equal(arranged[1:], arranged[:-1])], axis=0)
+    starts = ops.cast(ops.nonzero(first)[0], "int64")
+    group = ops.cumsum(ops.cast(first, "int64")) - 1
+    inverse = ops.scatter_update(ops.zeros_like(group), ops.expand_dims(order, -1), group)
+    ends = ops.concatenate([starts[1:], ops.cast(ops.reshape(ops.shape(flat)[0], (1,)), "int64")], axis=0)
+    outputs = [o.type for o in k.node.outputs]
+    made = [ops.take(arranged, starts, axis=0), ops.reshape(inverse, ops.shape(x)), ends - starts]
+    return tuple(m if o.rank == len(m.shape) and o.shape != (0,) else ops.zeros((0,) * o.rank, o.dtype) for m, o in zip(made, outputs, strict=True))

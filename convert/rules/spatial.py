@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 from ..builder import is_known
@@ -93,3 +94,38 @@ def out_sizes(sizes: Sequence[Any], pads: Pads, kernel: Sequence[int], stride: S
         (size + lo + hi - d * (w - 1) - 1) // s + 1
         for size, (lo, hi), w, s, d in zip(sizes, pads, kernel, stride, dilation, strict=True)
     ]
+
+
+# -------------------------------------------------------------------------------------- small matrices along one axis
+def line(k: Any, size: Any, dtype: str) -> Any:
+    """0, 1, ... size - 1: numpy where the size is known, else a tensor."""
+    return np.arange(size).astype(dtype) if is_known(size) else k.arange(0, size, 1, dtype)
+
+
+def bins(size: Any, out: int) -> list[tuple[Any, Any]]:
+    """Adaptive pooling's windows, [floor(i*size/out), ceil((i+1)*size/out)): torch's start_index and end_index."""
+    return [(i * size // out, -((i + 1) * size // -out)) for i in range(out)]
+
+
+def bin_means(k: Any, size: Any, out: Any, dtype: str) -> Any:
+    """The matrix (out, size) whose rows average one adaptive window each."""
+    i, j = line(k, out, "int64"), line(k, size, "int64")
+    i, j = i[:, None], j[None, :]
+    start, end = i * size // out, -((i + 1) * size // -out)
+    inside = (j >= start) & (j < end)
+    if is_known(size) and is_known(out):
+        return k.constant(inside / (end - start), dtype)
+    return ops.cast(inside, dtype) / ops.cast(end - start, dtype)
+
+
+def along(k: Any, x: Any, axis: int, matrix: Any, batch: Any, sizes: Sequence[Any], out: Any) -> Any:
+    """`matrix` (out, size) applied to spatial axis `axis` of `x` (N, *sizes, C), as one matrix product."""
+    channels = x.shape[-1]
+    if axis == len(sizes) - 1:
+        return ops.matmul(matrix, x)
+    before, rest = list(sizes[:axis]), list(sizes[axis + 1 :])
+    width = channels
+    for size in rest:
+        width = width * size
+    flat = ops.matmul(matrix, k.reshape(x, [batch, *before, sizes[axis], width]))
+    return k.reshape(flat, [batch, *before, out, *rest, channels])

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from ..builder import is_known
+from ..promote import category
 from .registry import MAPPED, rule
 from .shape import Size, part, plain, sizes_of
 
@@ -38,6 +39,8 @@ def _crop(x: Any, cut: dict[int, tuple[int, int]]) -> Any:
 def constant_pad(k: Any, x: Any, sides: dict[int, tuple[Size, Size]], value: Any) -> Any:
     grow, cut = _split_signs(sides)
     x = _crop(x, cut)
+    if category(k.out.dtype) < 2:
+        value = bool(value) if k.out.dtype == "bool" else int(value)
     if all(is_known(v) and v == 0 for p in grow.values() for v in p):
         return x
     return ops.pad(x, [grow.get(a, (0, 0)) for a in range(k.rank(x))], constant_values=value)
@@ -48,7 +51,7 @@ def border_pad(k: Any, x: Any, sides: dict[int, tuple[Size, Size]], mode: str) -
     grow, cut = _split_signs(sides)
     for axis, (before, after) in grow.items():
         if mode == "reflect":
-            if not (before is after is 0):
+            if not (is_known(before) and is_known(after) and before == after == 0):
                 x = ops.pad(x, [(before, after) if a == axis else (0, 0) for a in range(k.rank(x))], mode="reflect")
             continue
         whole = [x]

@@ -11,6 +11,7 @@ import numpy as np
 
 from isomorph.convert.errors import UnsupportedError
 from isomorph.parity.runners.base import ParameterInfo, Request, Response
+from isomorph.parity.strategies import evaluate_dim
 from isomorph.parity.tolerance import Array
 
 __all__ = ["KerasRunner", "RandomSiteError"]
@@ -32,7 +33,9 @@ class KerasRunner:
             raise UnsupportedError(f"no runner for Keras' {backend} backend; known: {', '.join(sorted(_VJP))}")
         self._vjp = _VJP[backend]
         trainable = {id(variable) for variable in self._model.trainable_variables}
-        self._entries = {entry.torch_name: entry for entry in conversion.weights if entry.kind in ("parameter", "buffer")}
+        self._entries = {
+            entry.torch_name: entry for entry in conversion.weights if entry.kind in ("parameter", "buffer")
+        }
         self._trained = [
             entry
             for entry in self._entries.values()
@@ -69,11 +72,6 @@ class KerasRunner:
         """The ports' names, in flat order."""
         return tuple(port.name for port in self._conversion.inputs)
 
-    def structure(self, mode: str) -> Any:
-        """How the flat outputs nest, tuples as lists."""
-        nesting = self._conversion.output_structure
-        return _plain_structure(nesting)
-
     def respond(self, request: Request) -> Response:
         """See `Runner`. Raises RandomSiteError if the draws do not fit the sites, and whatever the model raises."""
         draws = self._sites(request)
@@ -88,18 +86,20 @@ class KerasRunner:
         finally:
             for variable, value in zip(self._volatile, saved, strict=True):
                 variable.assign(value)
-        ports = self._conversion.outputs
+        structure, arrays_out, dtypes = self._outputs(outputs, request)
         return Response(
-            tuple(_wide(port.to_torch(_numpy(t))) for port, t in zip(ports, outputs, strict=True)),
-            tuple(keras.backend.standardize_dtype(t.dtype) for t in outputs),
-            self.structure(request.mode),
+            arrays_out,
+            dtypes,
+            structure,
             {
                 port.name: _wide(port.to_torch(np.zeros(np.shape(array), np.float32) if g is None else _numpy(g)))
                 for port, array, g in zip(self._conversion.inputs, arrays, inputs, strict=True)
                 if _is_float(port.dtype)
             },
             {
-                entry.torch_name: _wide(entry.to_torch(np.zeros(entry.variable.shape, np.float32) if g is None else _numpy(g)))
+                entry.torch_name: _wide(
+                    entry.to_torch(np.zeros(entry.variable.shape, np.float32) if g is None else _numpy(g))
+                )
                 for entry, g in zip(self._trained, parameters, strict=True)
             }
             if request.backward
@@ -126,6 +126,31 @@ class KerasRunner:
         """The model's result as a flat list in the order of the conversion's outputs."""
         return list(self._conversion.flatten_outputs(result))
 
+    def _outputs(self, outputs: Sequence[Any], request: Request) -> tuple[Any, tuple[Array, ...], tuple[str, ...]]:
+        """The nesting, and the flat arrays with their dtypes, numbers that the original returns included."""
+        leaves: dict[int, tuple[Array, str]] = {}
+        constants = dict(getattr(self._conversion, "output_constants", {}))
+        places = (index for index in range(len(outputs) + len(constants)) if index not in constants)
+        for place, port, tensor in zip(places, self._conversion.outputs, outputs, strict=True):
+            leaves[place] = _wide(port.to_torch(_numpy(tensor))), keras.backend.standardize_dtype(tensor.dtype)
+        for place, value in constants.items():
+            number = evaluate_dim(value, self._sizes(request)) if isinstance(value, str) else value
+            if isinstance(number, bool | int | float):
+                name = "bool" if isinstance(number, bool) else "int64" if isinstance(number, int) else "float32"
+                leaves[place] = np.asarray(number, name), name
+        order = {place: index for index, place in enumerate(sorted(leaves))}
+        arrays = tuple(leaves[place][0] for place in order)
+        return _nest(self._conversion.output_structure, order), arrays, tuple(leaves[place][1] for place in order)
+
+    def _sizes(self, request: Request) -> dict[str, int]:
+        """The size of each dim that is an axis by itself."""
+        return {
+            dim: array.shape[axis]
+            for port, array in zip(self._conversion.inputs, request.inputs, strict=True)
+            for axis, dim in enumerate(port.dims)
+            if isinstance(dim, str) and dim.isidentifier()
+        }
+
     def _sites(self, request: Request) -> dict[int, Array]:
         """Site index -> array. In eval mode the sites that draw are those that are not dropout."""
         draws = request.draws or ()
@@ -150,7 +175,9 @@ class KerasRunner:
         }  # fmt: skip
 
 
-def _vjp_tensorflow(runner: KerasRunner, tensors: list[Any], request: Request) -> tuple[list[Any], list[Any], list[Any]]:
+def _vjp_tensorflow(
+    runner: KerasRunner, tensors: list[Any], request: Request
+) -> tuple[list[Any], list[Any], list[Any]]:
     import tensorflow as tf
 
     training = request.mode == "train"
@@ -226,12 +253,13 @@ def _cotangent_jax(output: Any, given: Any | None) -> Any:
 _VJP = {"tensorflow": _vjp_tensorflow, "jax": _vjp_jax}
 
 
-def _plain_structure(value: Any) -> Any:
+def _nest(value: Any, order: Mapping[int, int]) -> Any:
+    """A nesting of leaf numbers with the numbers of the arrays instead; None for a leaf that is no array."""
     if isinstance(value, Mapping):
-        return {str(key): _plain_structure(item) for key, item in value.items()}
+        return {str(key): _nest(item, order) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain_structure(item) for item in value]
-    return value
+        return [_nest(item, order) for item in value]
+    return order.get(value)
 
 
 def _torch_array(entry: Any) -> Array:

@@ -57,7 +57,12 @@ def example_leaves(inputs: Any) -> Call:
         return Call((inputs,))
     if isinstance(inputs, Mapping):
         return Call((), inputs)
-    if isinstance(inputs, tuple) and len(inputs) == 2 and isinstance(inputs[0], tuple | list) and isinstance(inputs[1], dict):
+    if (
+        isinstance(inputs, tuple)
+        and len(inputs) == 2
+        and isinstance(inputs[0], tuple | list)
+        and isinstance(inputs[1], dict)
+    ):
         return Call(inputs[0], inputs[1])
     if isinstance(inputs, tuple | list):
         return Call(inputs)
@@ -80,9 +85,10 @@ class TorchRunner:
         if dtype == "float64":
             _to_double(self._module)
         self._tensors = {**dict(_named(self._module, "parameters")), **dict(_named(self._module, "buffers"))}
+        self._modes = {child: child.training for child in self._module.modules()}
         self._saved = {name: tensor.detach().clone() for name, tensor in self._tensors.items()}
 
-    def to_settings(self) -> TorchRunner:
+    def to_float64(self) -> TorchRunner:
         """See `Runner`."""
         twin = TorchRunner(self._module, self._call, self._names, "float64")
         twin.own = self.own
@@ -102,7 +108,9 @@ class TorchRunner:
 
     def load(self, state: Mapping[str, Array]) -> None:
         """See `Runner`."""
-        for name, array in state.items():
+        owners = {name: id(tensor) for name, tensor in self._tensors.items()}
+        changed = {owners[name]: array for name, array in state.items()}
+        for name, array in ((n, changed[i]) for n, i in owners.items() if i in changed):  # tied names too
             self._saved[name] = torch.from_numpy(np.array(array)).to(self._saved[name].dtype)
         self._restore()
 
@@ -110,7 +118,7 @@ class TorchRunner:
         """Input name -> rows of the smallest embedding table it indexes, seen on the example."""
         tensors = [tensor.detach().clone() for tensor in self._call.examples]
         watch = IndexBounds(dict(zip(self._names, tensors, strict=True)))
-        self._module.eval()
+        self._set_mode(False)
         with torch.no_grad(), watch, _settings(self):
             self._call(self._module, [self._cast(t) for t in tensors])
         self._restore()
@@ -118,7 +126,7 @@ class TorchRunner:
 
     def respond(self, request: Request) -> Response:
         """See `Runner`. Raises whatever the module raises."""
-        self._module.train(request.mode == "train")
+        self._set_mode(request.mode == "train")
         tape = RandomTape(request.draws)
         if request.flush_denormals:
             torch.set_flush_denormal(True)
@@ -143,6 +151,14 @@ class TorchRunner:
             inputs, parameters, after, cotangents, tuple(tape.draws),
         )  # fmt: skip
 
+    def _set_mode(self, training: bool) -> None:
+        """Submodules that the user put into another mode keep it, while the module is in the mode that it came in."""
+        if training == self._modes[self._module]:
+            for child, mode in self._modes.items():
+                child.training = mode
+        else:
+            self._module.train(training)
+
     def _inputs(self, request: Request) -> list[torch.Tensor]:
         tensors = []
         for array, dtype in zip(request.inputs, self._input_dtypes, strict=True):
@@ -156,7 +172,13 @@ class TorchRunner:
     def _cast(self, tensor: torch.Tensor) -> torch.Tensor:
         if self.dtype != "float64":
             return tensor
-        return tensor.double() if tensor.is_floating_point() else tensor.to(torch.complex128) if tensor.is_complex() else tensor
+        return (
+            tensor.double()
+            if tensor.is_floating_point()
+            else tensor.to(torch.complex128)
+            if tensor.is_complex()
+            else tensor
+        )
 
     def _perturb(self, wanted: Perturbation, tensors: list[torch.Tensor]) -> None:
         generator = torch.Generator().manual_seed(wanted.seed)
@@ -202,7 +224,9 @@ class TorchRunner:
         for index, output in enumerate(outputs):
             rng = np.random.default_rng([request.seed, 1000 + index])
             real = output.requires_grad and output.is_floating_point()
-            cotangents.append(round_to(np.asarray(rng.standard_normal(tuple(output.shape))), self.own) if real else None)
+            cotangents.append(
+                round_to(np.asarray(rng.standard_normal(tuple(output.shape))), self.own) if real else None
+            )
         missing = None
         for index, cotangent in enumerate(cotangents):
             if cotangent is None:
@@ -229,7 +253,11 @@ class TorchRunner:
         for name, tensor in _named(self._module, kind):
             tied = first.setdefault(id(tensor), name)
             infos[name] = ParameterInfo(
-                name, tuple(tensor.shape), dtype_name(tensor.dtype), tensor.requires_grad, tied if tied != name else None
+                name,
+                tuple(tensor.shape),
+                dtype_name(tensor.dtype),
+                tensor.requires_grad,
+                tied if tied != name else None,
             )
         return infos
 
@@ -238,7 +266,11 @@ def _gradients(
     outputs: Sequence[torch.Tensor], cotangents: Sequence[Array | None], wrt: Sequence[torch.Tensor]
 ) -> Sequence[torch.Tensor | None]:
     """The vector-Jacobian product; None for what the outputs do not depend on. The graph is kept."""
-    pairs = [(y, c) for y, c in zip(outputs, cotangents, strict=True) if c is not None and y.requires_grad]
+    pairs = [
+        (y, c)
+        for y, c in zip(outputs, cotangents, strict=False)
+        if c is not None and y.requires_grad and tuple(y.shape) == c.shape
+    ]
     if not pairs or not wrt:
         return [None] * len(wrt)
     given = [torch.from_numpy(np.array(c)).to(y.dtype) for y, c in pairs]
@@ -248,8 +280,8 @@ def _gradients(
 def flatten_output(result: Any) -> tuple[Any, list[torch.Tensor]]:
     """The nesting (None, index, list, dict) and the flat tensors of what `forward` returned.
 
-    Tuples are lists; dataclasses and mappings are dicts, in their own order. Numbers become 0-d tensors; other leaves
-    are left out (None).
+    Tuples are lists; mappings, named tuples and dataclasses (without their None fields) are dicts, in their own order.
+    Numbers become 0-d tensors; other leaves are left out (None).
     """
     tensors: list[torch.Tensor] = []
 
@@ -261,10 +293,13 @@ def flatten_output(result: Any) -> tuple[Any, list[torch.Tensor]]:
             return walk(torch.tensor(value))
         if isinstance(value, Mapping):
             return {str(key): walk(item) for key, item in value.items()}
+        if hasattr(value, "_fields"):
+            return {name: walk(getattr(value, name)) for name in value._fields}
         if isinstance(value, list | tuple):
             return [walk(item) for item in value]
-        if dataclasses.is_dataclass(value):
-            return {f.name: walk(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            pairs = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+            return {name: walk(item) for name, item in pairs if item is not None}
         return None
 
     return walk(result), tensors
@@ -281,7 +316,7 @@ def to_numpy(tensor: torch.Tensor) -> Array:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """"float32" for torch.float32."""
+    """ "float32" for torch.float32."""
     return str(dtype).rpartition(".")[2]
 
 

@@ -189,6 +189,7 @@ def test_streams_are_put_back_after_an_error() -> None:
     assert (sys.stdout, sys.stderr) == before
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_error() -> None:
     command = f"{sys.executable} -m isomorph ops | head -n 1; exit ${{PIPESTATUS[0]}}"
     run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
@@ -205,3 +206,44 @@ def test_the_module_gives_its_exit_code() -> None:
     run = subprocess.run([sys.executable, "-m", "isomorph", "convert"], capture_output=True, text=True, check=False)
     assert run.returncode == 2
     assert run.stderr.startswith("isomorph: error: ")
+
+
+PROGRESS = """
+import io, sys
+from isomorph.parity.progress import STAGES, Stages
+with Stages(sys.stderr, show={show}) as stage:
+    for name in STAGES:
+        stage(name)
+        stage._bar and stage._bar.refresh()
+print(sorted(stage.seconds) == sorted(STAGES))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize(("show", "seen"), [(True, True), (False, False)])
+def test_the_bar_on_a_terminal(show: bool, seen: bool) -> None:
+    import pty
+
+    reader, terminal = pty.openpty()
+    code = PROGRESS.format(show=show)
+    environment = {**os.environ, "TERM": "xterm"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=terminal, check=True, env=environment
+    )
+    os.close(terminal)
+    drawn = b""
+    try:
+        while part := os.read(reader, 4096):
+            drawn += part
+    except OSError:  # Linux: the other end is closed
+        pass
+    os.close(reader)
+    assert run.stdout == b"True\n"
+    for stage in (b"capture", b"verify"):
+        assert (stage in drawn) is seen
+
+
+def test_no_bar_in_a_file() -> None:
+    code = PROGRESS.format(show=True)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (run.stdout, run.stderr) == ("True\n", "")

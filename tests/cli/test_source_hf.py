@@ -128,7 +128,9 @@ def outputs(source: Source) -> list[torch.Tensor]:
         return torch.utils._pytree.tree_leaves(source.module(*source.args, **source.kwargs))
 
 
-@pytest.mark.parametrize("architecture", MODELS)
+@pytest.mark.parametrize(
+    "architecture", [name if name == "BertModel" else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+)
 def test_class_weights_and_inputs(architecture: str, tmp_path: Path) -> None:
     model = save(architecture, tmp_path)
     source = load_source(f"hf:{tmp_path}")

@@ -1,4 +1,4 @@
-"""The fixtures keep their promises: deterministic, exportable in both modes, no weight left where it is right by luck."""
+"""The fixtures keep their promises: deterministic, exportable in both modes, no weight right by luck."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ PARAMETERS_AT_MOST = 200_000
 
 def cases() -> list[object]:
     """Every fixture; "slow" and "hf" tags become marks, so that the inner loop can leave them out."""
-    return [pytest.param(fixture, id=name, marks=[pytest.mark.slow] if "slow" in fixture.tags else [])
+    return [pytest.param(fixture, id=name, marks=[getattr(pytest.mark, tag) for tag in ("slow", "hf")
+                                                  if tag in fixture.tags])
             for name, fixture in {**ZOO, **HF}.items()]
 
 
@@ -47,7 +48,8 @@ def test_two_builds_give_the_same_finite_outputs(fixture: Fixture, mode: str) ->
     state = torch.random.get_rng_state()
     first, second = run(fixture, mode), run(fixture, mode)
     assert torch.equal(state, torch.random.get_rng_state()), "building a fixture changed the global random state"
-    assert first and len(first) == len(second)
+    assert first
+    assert len(first) == len(second)
     for a, b in zip(first, second, strict=True):
         assert torch.equal(a, b)
         assert bool(torch.isfinite(a).all())
@@ -127,6 +129,8 @@ def test_every_float_parameter_reaches_an_output_or_is_declared() -> None:
         torch.autograd.backward(reaching, [torch.ones_like(t) for t in reaching])
         unused = {n for n, p in module.named_parameters() if p.requires_grad and p.grad is None}
         assert unused == declared.get(name, set()), name
+        for parameter_name, parameter in module.named_parameters():
+            assert parameter.grad is None or bool(torch.isfinite(parameter.grad).all()), f"{name}: {parameter_name}"
 
 
 def test_a_name_is_registered_once() -> None:

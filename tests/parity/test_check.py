@@ -115,7 +115,9 @@ def test_both_models_are_left_bit_identical(bug: str) -> None:
 
 
 def test_the_same_seed_gives_the_same_verdict(net: Net) -> None:
-    first, second = (check(net, TwinConversion(net, "epsilon"), EXAMPLE, level="quick", seed=3).to_dict() for _ in range(2))
+    first, second = (
+        check(net, TwinConversion(net, "epsilon"), EXAMPLE, level="quick", seed=3).to_dict() for _ in range(2)
+    )
     for verdict in (first, second):
         verdict["coverage"].pop("seconds")
     assert first == second

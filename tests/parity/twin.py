@@ -58,7 +58,12 @@ class TwinModel(keras.Model):
         self.fault, self.masks = fault, None
         self.held = {
             name: self.add_weight(
-                shape=shape, dtype=kind, trainable=trainable, name=name.replace(".", "_"), initializer="zeros", autocast=False
+                shape=shape,
+                dtype=kind,
+                trainable=trainable,
+                name=name.replace(".", "_"),
+                initializer="zeros",
+                autocast=False,
             )
             for name, (shape, kind, trainable) in shapes.items()
         }
@@ -73,7 +78,11 @@ class TwinModel(keras.Model):
             x = ops.roll(x, 1, axis=2)
         x = ops.relu(self._batch_norm(x, training))
         if training and fault != "dropout off":
-            keep = self.masks[0] if self.masks else keras.random.uniform(ops.shape(x), dtype=x.dtype, seed=self.seeds) < 0.6
+            keep = (
+                self.masks[0]
+                if self.masks
+                else keras.random.uniform(ops.shape(x), dtype=x.dtype, seed=self.seeds) < 0.6
+            )
             x = x * ops.cast(keep, x.dtype) / (1.0 if fault == "dropout scale" else 0.6)
         x = ops.mean(x, (1, 2))
         square = w["square.weight"]
@@ -171,7 +180,11 @@ class TwinConversion:
         if fault == "thawed":
             trainable.add("conv.weight")
         shapes = {
-            name: (tuple(np.transpose(a, AXES[a.ndim]).shape), dtype if a.dtype.kind == "f" else "int64", name in trainable)
+            name: (
+                tuple(np.transpose(a, AXES[a.ndim]).shape),
+                dtype if a.dtype.kind == "f" else "int64",
+                name in trainable,
+            )
             for name, a in state.items()
         }
         self.model = TwinModel(shapes, fault, dtype)
@@ -193,7 +206,9 @@ class TwinConversion:
         if fault == "missing output":
             self.outputs = self.outputs[:1]
         self.output_structure = (0,) if fault == "missing output" else (0, 1)
-        self.random_sites = () if fault in ("dropout off", "site lost") else (Site(0, "dropout", "aten.dropout.default"),)
+        self.random_sites = (
+            () if fault in ("dropout off", "site lost") else (Site(0, "dropout", "aten.dropout.default"),)
+        )
 
     def flatten_outputs(self, result: Any) -> list[Any]:
         return list(result)

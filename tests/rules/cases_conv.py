@@ -75,7 +75,7 @@ CASES = [
     layer("conv_transpose2d_free_size", nn.ConvTranspose2d, (3, 4, 3), (2, 3, 4, 5), stride=2, padding=1, dynamic=({0: "b", 2: "h", 3: "w"},)),
     layer("conv_transpose3d", nn.ConvTranspose3d, (2, 3, 3), (2, 2, 3, 4, 5), stride=2, padding=1, output_padding=(1, 0, 1)),
     layer("conv_transpose3d_dilated", nn.ConvTranspose3d, (2, 3, 3), (2, 2, 3, 4, 5), stride=2, dilation=(1, 2, 1)),
-    functional("conv2d_computed_kernel", OPS[nn.Conv2d], lambda x, w: F.conv2d(x, w * 2, None, 1, 1), (2, 3, 6, 7), (4, 3, 3, 3), dynamic=({0: "b"}, {})),
+    functional("conv2d_computed_kernel", OPS[nn.Conv2d], lambda x, w: F.conv2d(x, w * 2, None, 1, 1), (2, 3, 6, 7), (4, 3, 3, 3)),
     functional("conv2d_computed_depthwise", OPS[nn.Conv2d], lambda x, w: F.conv2d(x, w * 2, None, 2, 1, 1, 4), (2, 4, 6, 7), (4, 1, 3, 3)),
     functional("conv_transpose2d_computed", OPS[nn.ConvTranspose2d], lambda x, w, b: F.conv_transpose2d(x, w * 2, b, 2, 1), (2, 3, 6, 7), (3, 4, 3, 3), (4,)),
     functional(

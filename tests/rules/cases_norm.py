@@ -44,7 +44,7 @@ CASES = [
     norm("layer_norm_no_bias", LN, lambda: nn.LayerNorm(6, bias=False), 3, 5, 6),
     norm("layer_norm_plain", LN, lambda: nn.LayerNorm(6, elementwise_affine=False), 3, 5, 6),
     norm("layer_norm_after_conv", LN, lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.LayerNorm((4, 5, 6))), 2, 3, 5, 6),
-    norm("layer_norm_width_after_conv", LN, lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.LayerNorm((5, 6))), 2, 3, 5, 6),
+    norm("layer_norm_width_after_conv", LN, lambda: nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.LayerNorm((5, 6))), 2, 3, 5, 6),
     norm("rms_norm", "aten.rms_norm.default", lambda: nn.RMSNorm(6), 3, 5, 6, dynamic=True),
     norm("rms_norm_eps", "aten.rms_norm.default", lambda: nn.RMSNorm((5, 6), eps=0.1), 3, 5, 6),
     norm("group_norm", GN, lambda: nn.GroupNorm(2, 6), 3, 6, 4, 5, dynamic=True),
@@ -60,7 +60,7 @@ CASES = [
     Case(
         "native_batch_norm_eval",
         ("aten._native_batch_norm_legit_no_training.default",),
-        lambda x, w, b, m, v: torch.ops.aten._native_batch_norm_legit_no_training(x, w, b, m, v.abs(), 0.1, 0.1)[0],
+        lambda x, w, b, m, v: torch.ops.aten._native_batch_norm_legit_no_training(x, w, b, m.detach(), v.detach().abs(), 0.1, 0.1)[0],
         lambda: [rand(2, 6, 4, 5), rand(6), rand(6), rand(6), rand(6)],
     ),
     Case(

@@ -114,12 +114,13 @@ def run_concrete(case: Case) -> None:
     from isomorph.convert.capture import capture
     from isomorph.convert.interpret import interpret
     from isomorph.convert.rules.registry import load_rules
+    from isomorph.convert.support import is_supported
 
     rules = load_rules()
     module, inputs = build(case)
     outs, cot, input_grads, param_grads = torch_side(module, inputs)
     shapes: Any = None if case.dynamic is True else case.dynamic or {}
-    captured = capture(module, tuple(inputs), {}, shapes, training=case.training, has_rule=rules.__contains__)
+    captured = capture(module, tuple(inputs), {}, shapes, training=case.training, has_rule=is_supported)
     used = {n.op for n in captured.graph.nodes}
     from isomorph.convert.layout import PERMUTES, RESHAPES
 

@@ -1,0 +1,152 @@
+"""Rules: solvers, factorisations and distances."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from .registry import rule
+from .shape import filled, plain, sizes_of
+
+
+def _info(k: Any, output: int = -1) -> Any:
+    """The status torch returns beside a result: all fine (a failure raises, or gives NaN)."""
+    return filled(k, sizes_of(k, k.node.outputs[output].type), 0, "int32")
+
+
+def _transposed(x: Any) -> Any:
+    return ops.swapaxes(x, -1, -2)
+
+
+@rule("aten.linalg_inv.default", "aten.inverse.default")
+def linalg_inv(k: Any, x: Any) -> Any:
+    return ops.inv(x)
+
+
+@rule("aten.linalg_inv_ex.default")
+def linalg_inv_ex(k: Any, x: Any, check_errors: bool = False) -> Any:
+    return ops.inv(x), _info(k)
+
+
+@rule("aten.linalg_det.default", "aten.det.default")
+def linalg_det(k: Any, x: Any) -> Any:
+    return ops.det(x)
+
+
+@rule("aten.linalg_slogdet.default", "aten.slogdet.default")
+def linalg_slogdet(k: Any, x: Any) -> Any:
+    return ops.slogdet(x)
+
+
+@rule("aten.logdet.default")
+def logdet(k: Any, x: Any) -> Any:
+    sign, size = ops.slogdet(x)
+    return ops.where(sign < 0, float("nan"), size)
+
+
+@rule("aten.linalg_cholesky.default")
+def linalg_cholesky(k: Any, x: Any, upper: bool = False) -> Any:
+    return _transposed(ops.cholesky(x)) if upper else ops.cholesky(x)
+
+
+@rule("aten.cholesky.default")
+def cholesky(k: Any, x: Any, upper: bool = False) -> Any:
+    return linalg_cholesky(k, x, upper=upper)
+
+
+@rule("aten.linalg_cholesky_ex.default")
+def linalg_cholesky_ex(k: Any, x: Any, upper: bool = False, check_errors: bool = False) -> Any:
+    return linalg_cholesky(k, x, upper=upper), _info(k)
+
+
+def solved(k: Any, solve: Any, a: Any, b: Any, left: bool) -> Any:
+    """X of A X = B, or of X A = B; a vector B is one column, and both broadcast."""
+    vector = k.rank(b) == 1 or (k.rank(b) == k.rank(a) - 1 and k.type(b).shape == k.type(a).shape[:-1])
+    b = ops.expand_dims(b, -1) if vector else b
+    if not left:
+        a, b = _transposed(a), _transposed(b)
+    lead = [k.size(d) for d in k.out.shape[: k.out.rank - (1 if vector else 2)]]
+    a = k.broadcast_to(a, [*lead, *k.shape(a)[-2:]])
+    b = k.broadcast_to(b, [*lead, *k.shape(b)[-2:]])
+    x = solve(a, b)
+    x = x if left else _transposed(x)
+    return ops.squeeze(x, -1) if vector else x
+
+
+@rule("aten.linalg_solve.default")
+def linalg_solve(k: Any, a: Any, b: Any, left: bool = True) -> Any:
+    return solved(k, ops.solve, a, b, left)
+
+
+@rule("aten.linalg_solve_ex.default")
+def linalg_solve_ex(k: Any, a: Any, b: Any, left: bool = True, check_errors: bool = False) -> Any:
+    return solved(k, ops.solve, a, b, left), _info(k)
+
+
+@rule("aten.linalg_solve_triangular.default")
+def linalg_solve_triangular(k: Any, a: Any, b: Any, upper: bool, left: bool = True, unitriangular: bool = False) -> Any:
+    if unitriangular:
+        (n,) = plain(k.shape(a)[-1])
+        off = ops.triu(a, k=1) if upper else ops.tril(a, k=-1)
+        a = ops.add(off, k.constant(np.eye(n), k.out.dtype))
+    return solved(k, lambda p, q: ops.solve_triangular(p, q, lower=upper != left), a, b, left)
+
+
+@rule("aten.cholesky_solve.default")
+def cholesky_solve(k: Any, b: Any, factor: Any, upper: bool = False) -> Any:
+    lower = _transposed(factor) if upper else factor
+    lead = [k.size(d) for d in k.out.shape[:-2]]
+    lower = k.broadcast_to(lower, [*lead, *k.shape(lower)[-2:]])
+    half = ops.solve_triangular(lower, k.broadcast_to(b, [*lead, *k.shape(b)[-2:]]), lower=True)
+    return ops.solve_triangular(_transposed(lower), half, lower=False)
+
+
+@rule("aten.linalg_qr.default")
+def linalg_qr(k: Any, x: Any, mode: str = "reduced") -> Any:
+    """The signs are those of the diagonal that LAPACK's Householder vectors give; Eigen's are the same."""
+    q, r = ops.qr(x, mode="complete" if mode == "complete" else "reduced")
+    return (filled(k, sizes_of(k, k.node.outputs[0].type), 0.0, k.out.dtype), r) if mode == "r" else (q, r)
+
+
+@rule("aten.linalg_eigvalsh.default")
+def linalg_eigvalsh(k: Any, x: Any, UPLO: str = "L") -> Any:
+    return ops.eigh(x if UPLO == "L" else _transposed(x))[0]
+
+
+@rule("aten.linalg_svdvals.default")
+def linalg_svdvals(k: Any, x: Any, driver: Any = None) -> Any:
+    return ops.svd(x, full_matrices=False)[1]
+
+
+# ------------------------------------------------------------------------------------------------------------ distances
+def distance(k: Any, gap: Any, p: float) -> Any:
+    """The p-norm over the last axis; the gradient is 0 at distance 0, and for p = inf it goes to every largest element."""
+    size = ops.abs(gap)
+    if p == 0:
+        return ops.sum(ops.cast(ops.not_equal(gap, 0), k.out.dtype), axis=-1)
+    if p == 1:
+        return ops.sum(size, axis=-1)
+    if p == float("inf"):
+        largest = ops.stop_gradient(ops.max(size, axis=-1, keepdims=True))
+        nothing = ops.where(ops.equal(size, largest), size - ops.stop_gradient(size), ops.zeros_like(size))
+        return ops.add(ops.squeeze(largest, -1), ops.sum(nothing, axis=-1))
+    apart = ops.not_equal(gap, 0)
+    power = ops.where(apart, ops.square(gap) if p == 2 else ops.power(ops.where(apart, size, ops.ones_like(size)), p), ops.zeros_like(size))
+    total = ops.sum(power, axis=-1)
+    far = total > 0
+    safe = ops.where(far, total, ops.ones_like(total))
+    return ops.where(far, ops.sqrt(safe) if p == 2 else ops.power(safe, 1.0 / p), ops.zeros_like(total))
+
+
+@rule("aten.cdist.default", "aten._cdist_forward.default")
+def cdist(k: Any, x: Any, y: Any, p: float = 2.0, compute_mode: int | None = None) -> Any:
+    return distance(k, ops.subtract(ops.expand_dims(x, -2), ops.expand_dims(y, -3)), p)
+
+
+@rule("aten.pdist.default", "aten._pdist_forward.default")
+def pdist(k: Any, x: Any, p: float = 2.0) -> Any:
+    (n,) = plain(k.shape(x)[0])
+    i, j = np.triu_indices(n, 1)
+    return distance(k, ops.take(x, k.constant(i, "int64"), axis=0) - ops.take(x, k.constant(j, "int64"), axis=0), p)

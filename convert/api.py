@@ -60,8 +60,11 @@ def to_keras(
     report["persistent"] = sorted(_persistent(module))
 
     def make(wanted: str | None) -> Conversion:
-        typed = graph if wanted is None else retype(graph, dict.fromkeys(_floats_of(graph), wanted))
-        return _emit(typed, tensors, captured, layout, mode, batchnorm, report, make)
+        if wanted is None:
+            return _emit(graph, tensors, captured, layout, mode, batchnorm, report, make)
+        typed, own = retype(captured.graph, dict.fromkeys(_floats_of(captured.graph), wanted)), dict(captured.tensors)
+        typed = run_passes(typed, own)  # again: constants are folded in the wanted precision
+        return _emit(typed, own, captured, layout, mode, batchnorm, report, make)
 
     say("emit")
     conversion = make(dtype if dtype != source_dtype else None)

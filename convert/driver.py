@@ -135,9 +135,8 @@ def _reshape(node: Node, make: Make, fetch: Fetch, move: Move) -> Placed:
     """view, flatten, squeeze ...: on the tensor as it lies where the pieces allow it, in torch order otherwise."""
     x, type_ = fetch(node.args[0]), node.outputs[0].type
     k = make(node, ())
-    order = layout.reshaped_perm(x, type_.shape)
-    if order is None:
-        x, order = move(k, x, layout.identity(x.type.rank)), layout.identity(type_.rank)
+    before, order = layout.reshape_orders(x, type_.shape)
+    x = move(k, x, before)
     k.note(x.tensor, x.type, x.perm)
     tensor = k.reshape(x.tensor, [k.size(type_.shape[a]) for a in order])
     return Placed(tensor, type_, order)

@@ -312,7 +312,8 @@ class Scope:
             operands = [next(v for v in self.env if v not in self.emitter.by_value)]
         piece = Graph(operands, list(node.outputs), [node.replace(origin=Origin(node.origin.fx_name, node.origin.module_path))])
         tensors = [self.bring(self.fetch(v), layout.identity(v.type.rank)).tensor for v in operands]
-        layer = GraphLayer(piece, name=self.unique(node, node.op.split(".")[1]))
+        only = "train only" in node.origin.passes
+        layer = GraphLayer(piece, name=self.unique(node, node.op.split(".")[1]), train_only=only)
         self.made.append(layer)
         results = layer(*tensors)
         results = results if isinstance(results, (list, tuple)) else [results]

@@ -57,6 +57,14 @@ class Functional(Builder):
         if len(rest) == 1 and current and same_size(sizes[0], current[0]):
             target = tuple(-1 if i in rest else int(d) for i, d in enumerate(sizes) if i)
             return keras.layers.Reshape(target, dtype=self._policy(x), name=self.scope.unique(None, "reshape"))(x)
+        kept = [d for d in sizes if not (is_known(d) and d == 1)]
+        old = [(i, d) for i, d in enumerate(current) if not (is_known(d) and d == 1)]
+        if len(kept) == len(old) and all(same_size(d, e) for d, (_, e) in zip(kept, old, strict=True)):
+            gone = tuple(i for i in range(len(current)) if i not in {i for i, _ in old})
+            x = ops.squeeze(x, gone) if gone else x
+            for i, d in enumerate(sizes):
+                x = ops.expand_dims(x, i) if is_known(d) and d == 1 else x
+            return x
         raise Dynamic("a reshape with several unknown sizes")
 
     def broadcast_to(self, x: Tensor, shape: Sequence[Size]) -> Tensor:

@@ -89,7 +89,7 @@ class Converter:
         from torch.utils._sympy.printers import PythonPrinter
 
         text = PythonPrinter().doprint(expr)
-        text = re.sub(r"\bmath\.(ceil|floor|sqrt)\b", r"\1", text).replace("math.trunc", "int").replace("max(", "Max(").replace("min(", "Min(")
+        text = re.sub(r"\bmath\.(ceil|floor|sqrt)\b", r"\1", text).replace("math.trunc", "int").replace("torch.sym_float(", "float(").replace("max(", "Max(").replace("min(", "Min(")
         text = re.sub(r"\b[suz]f?\d+\b", lambda m: self.names.get(m[0], m[0]), text)
         return Sym(text)
 
@@ -230,6 +230,8 @@ class Body:
             return
         if value is None and not target._schema.returns:
             return
+        if name.startswith("aten.as_strided") and not _lies_plain(node.args[0]):
+            name += " of a view"  # strides of storage: only known for a tensor that starts its own, contiguously
         args, kwargs = self._bind(target, node, name)
         if name == "aten._native_batch_norm_legit_functional.default":
             return self._batch_norm(node, args)
@@ -387,6 +389,12 @@ class Body:
 def _bound(value: Any) -> int | None:
     """A bound of a dim as int; None where torch knows none."""
     return int(str(value)) if re.fullmatch(r"-?\d+", str(value)) and int(str(value)) < 2**31 else None
+
+
+def _lies_plain(node: Any) -> bool:
+    """Whether the tensor's elements lie in memory in their own order, from the start of its storage."""
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.is_contiguous() and value.storage_offset() == 0
 
 
 def _is_module(arg: Any) -> bool:

@@ -29,19 +29,20 @@ class GraphLayer(keras.layers.Layer):
     """Interprets `graph` (torch axis order; parameters come in as inputs). One input tensor per `graph.inputs` entry,
     one output per graph output that is a tensor; sizes are read from the inputs at call time."""
 
-    def __init__(self, graph: Graph | dict[str, Any], seed: int | None = None, **config: Any) -> None:
+    def __init__(self, graph: Graph | dict[str, Any], seed: int | None = None, train_only: bool = False, **config: Any) -> None:
         config.setdefault("autocast", False)
         super().__init__(**config)
         self.graph = from_data(graph) if isinstance(graph, dict) else graph
         load_rules()
         self.random = any(RULES[n.op].random for n in self.graph.nodes if n.op in RULES)
+        self.train_only = train_only
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed) if self.random else None
         self.replay: list[np.ndarray] | None = None
         self.built = True
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "graph": to_data(self.graph), "seed": self.seed}
+        return {**super().get_config(), "graph": to_data(self.graph), "seed": self.seed, "train_only": self.train_only}
 
     def compute_output_spec(self, *inputs: Any, training: bool | None = None) -> Any:
         specs = [keras.KerasTensor(static_shape(v.type.shape), v.type.dtype) for v in self.graph.outputs if isinstance(v, Value)]
@@ -53,6 +54,8 @@ class GraphLayer(keras.layers.Layer):
         return make(self.seed_generator)
 
     def call(self, *inputs: Any, training: bool | None = None) -> Any:
-        results = interpret(self.graph, inputs, {}, bool(training), self._draw if self.random else None)
+        idle = self.train_only and not training  # nobody reads the result: do not advance the generator
+        draw = (lambda node, make: make(0)) if idle else self._draw
+        results = interpret(self.graph, inputs, {}, bool(training), draw if self.random else None)
         tensors = [r for r, v in zip(results, self.graph.outputs, strict=True) if isinstance(v, Value)]
         return tensors[0] if len(tensors) == 1 else tensors

@@ -174,32 +174,29 @@ def _with_rest(
     return [*groups, (left + list(range(i, a)), right + list(range(j, b))), *reversed(tail)]
 
 
-def reshaped_perm(x: Placed, target: Sequence[Dim]) -> Perm | None:
-    """The order in which the result of a reshape comes out when it is done on `x` as it lies; None: needs torch order."""
+def reshape_orders(x: Placed, target: Sequence[Dim]) -> tuple[Perm, Perm]:
+    """The order to bring `x` to before a reshape, and the order in which the result then comes out.
+
+    Each piece of the reshape (see `reshape_groups`) needs its axes together and in torch's order; the pieces may stand in any
+    order. So a flatten of (N,H,W,C) and a channel shuffle on it never go through torch's order.
+    """
+    plain = identity(x.type.rank), identity(len(target))
     if is_identity(x.perm):
-        return identity(len(target))
+        return plain
     groups = reshape_groups(x.type.shape, target)
     if groups is None:
-        return None
-    out: list[int] = []
+        return plain
     position = {axis: p for p, axis in enumerate(x.perm)}
-    pending: list[tuple[float, list[int]]] = []
+    placed: list[tuple[float, list[int], list[int]]] = []
     previous = -1.0
     for left, right in groups:
-        moving = [a for a in left if x.type.shape[a] != 1]
-        places = [position[a] for a in moving]
-        if places:
-            lowest, highest = min(places), max(places)
-            between = [x.perm[p] for p in range(lowest, highest + 1) if x.perm[p] not in moving and x.type.shape[x.perm[p]] != 1]
-            if places != sorted(places) or between:
-                return None
-            previous = float(lowest)
-        else:
-            previous += 1e-3
-        pending.append((previous, right))
-    for _, right in sorted(pending, key=lambda p: p[0]):
-        out += right
-    return tuple(out)
+        moving = [position[a] for a in left if x.type.shape[a] != 1]
+        previous = float(min(moving)) if moving else previous + 1e-3
+        placed.append((previous, left, right))
+    placed.sort(key=lambda p: p[0])
+    before = tuple(a for _, left, _ in placed for a in left)
+    after = tuple(a for _, _, right in placed for a in right)
+    return before, after
 
 
 # ------------------------------------------------------------------------------------------------------------- choices

@@ -161,7 +161,7 @@ class Recurrent(keras.layers.Layer):  # type: ignore[misc]
     each again with the suffix _reverse, and for every layer l1, l2, ...
 
     Called on (x, h0) or, for "lstm", (x, h0, c0): x (batch, time, features) with `batch_first`, else (time, batch, features);
-    states (layers*directions, batch, hidden). Returns (output, h_n) or (output, h_n, c_n) in the same orders.
+    states (layers*directions, batch, hidden), zeros where they are not given. Returns (output, h_n) or (output, h_n, c_n) in the same orders.
     """
 
     def __init__(
@@ -192,10 +192,9 @@ class Recurrent(keras.layers.Layer):  # type: ignore[misc]
         self.seed_generator = keras.random.SeedGenerator(seed) if dropout else None
         self.replay: list[Any] | None = None
 
-    def build(self, *shapes: Any) -> None:
-        input_size = (shapes[0] if isinstance(shapes[0], (list, tuple)) else shapes)[-1]
+    def build(self, x_shape: Any, h_shape: Any = None, c_shape: Any = None) -> None:
         shapes_by_name = parameter_shapes(
-            self.mode, int(input_size), self.hidden_size, self.num_layers, self.bidirectional, self.biases, self.proj_size
+            self.mode, int(x_shape[-1]), self.hidden_size, self.num_layers, self.bidirectional, self.biases, self.proj_size
         )
         self.names = list(shapes_by_name)
         for name, shape in shapes_by_name.items():
@@ -208,12 +207,13 @@ class Recurrent(keras.layers.Layer):  # type: ignore[misc]
             return ops.convert_to_tensor(self.replay.pop(0))
         return make(self.seed_generator)
 
-    def call(self, x: Any, *states: Any, training: bool | None = None) -> Any:
+    def call(self, x: Any, h: Any = None, c: Any = None, training: bool | None = None) -> Any:
+        states = [self._zeros(x, size) if s is None else s for s, size in zip((h, c), self._state_sizes(), strict=False)]
         weights = [ops.convert_to_tensor(getattr(self, name)) for name in self.names]
         return recur(
             self.mode,
             x,
-            list(states),
+            states,
             weights,
             self.biases,
             self.num_layers,
@@ -223,10 +223,21 @@ class Recurrent(keras.layers.Layer):  # type: ignore[misc]
             self._mask,
         )
 
-    def compute_output_spec(self, x: Any, *states: Any, training: bool | None = None) -> Any:
-        width = (self.proj_size or self.hidden_size) * (2 if self.bidirectional else 1)
-        specs = [keras.KerasTensor((*x.shape[:-1], width), x.dtype)]
-        return (*specs, *(keras.KerasTensor(s.shape, x.dtype) for s in states))
+    def _state_sizes(self) -> tuple[int, ...]:
+        """The widths of the states: h, and c for an LSTM."""
+        return (self.proj_size or self.hidden_size, self.hidden_size)[: 2 if self.mode == "lstm" else 1]
+
+    def _zeros(self, x: Any, width: int) -> Any:
+        lead = (self.num_layers * (2 if self.bidirectional else 1),)
+        batch = () if len(x.shape) == 2 else (ops.shape(x)[0 if self.batch_first else 1],)
+        return ops.zeros((*lead, *batch, width), dtype=x.dtype)
+
+    def compute_output_spec(self, x: Any, h: Any = None, c: Any = None, training: bool | None = None) -> Any:
+        directions = 2 if self.bidirectional else 1
+        batch = () if len(x.shape) == 2 else (x.shape[0 if self.batch_first else 1],)
+        sizes = self._state_sizes()
+        states = [keras.KerasTensor((self.num_layers * directions, *batch, size), x.dtype) for size in sizes]
+        return (keras.KerasTensor((*x.shape[:-1], sizes[0] * directions), x.dtype), *states)
 
     def get_config(self) -> dict[str, Any]:
         own = ("mode", "hidden_size", "num_layers", "bidirectional", "batch_first", "biases", "dropout", "proj_size", "seed")

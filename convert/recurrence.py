@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 from keras import ops
 
 MODES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
@@ -110,16 +111,19 @@ def recur(
                 found.append(state)
         x = outputs[0] if directions == 1 else ops.concatenate(outputs, -1)
         if dropout and layer < layers - 1:
-            x = dropped(x, dropout, batch_first and not single, mask)
+            x = dropped(x, dropout, mask)
     finals = [ops.stack(found, 0) for found in lasts]
     if single:
         return ops.squeeze(x, 1), *(ops.squeeze(f, 1) for f in finals)
     return ops.transpose(x, (1, 0, 2)) if batch_first else x, *finals
 
 
-def dropped(x: Any, rate: float, batch_first: bool, mask: Mask) -> Any:
-    """Dropout between layers. torch draws in the memory order of x, (time, batch, features)."""
-    import keras
-
-    keep = mask(lambda seed: keras.random.bernoulli(ops.shape(x), 1.0 - rate, dtype=x.dtype, seed=seed))
+def dropped(x: Any, rate: float, mask: Mask) -> Any:
+    """Dropout between layers. torch draws it for (time, batch, features), `batch_first` or not."""
+    keep = mask(lambda seed: keep_mask(ops.shape(x), rate, x.dtype, seed))
     return x * (ops.cast(keep, x.dtype) / (1.0 - rate)) if rate < 1.0 else x * 0.0
+
+
+def keep_mask(shape: Sequence[Any], rate: float, dtype: Any, seed: Any) -> Any:
+    """1 with probability 1 - rate, else 0."""
+    return ops.cast(ops.greater_equal(keras.random.uniform(tuple(shape), dtype="float32", seed=seed), rate), dtype)

@@ -50,7 +50,8 @@ def check(
 
     Args:
         original: the torch.nn.Module. converted: a Conversion of it. Both are bit-identical afterwards.
-        inputs: example inputs that the original accepts: a tensor, a tuple of arguments, a dict of keyword arguments, or
+        inputs: example inputs that the original accepts: a tensor, a tuple of arguments, a dict of keyword arguments,
+        or
             (args, kwargs). None takes the conversion's own example, or makes one up from its ports.
         modes: "eval", "train" or both. examples: how many to draw in eval mode; a third of it in train mode.
         backward: also gradients, of every float input and every trainable parameter, for random cotangents.
@@ -126,7 +127,7 @@ class _Exam:
             if self.dtype != "float64" and weights == "own":
                 self._own(example, outcomes)
             if confirmed >= CONFIRMED:
-                self.ledger.warnings.append(f"{mode} mode was left after {confirmed} failing examples")
+                self.ledger.warn(f"{mode} mode was left after {confirmed} failing examples")
                 return
 
     def _example(self, mode: str, case: Case) -> Example | None:
@@ -224,7 +225,7 @@ class _Exam:
             self.probe.near = None
             try:
                 converted.load({name: value + size * rng.choice([-1.0, 1.0], value.shape)})
-                caught = not _agrees(compare_in_float64(self.probe, converted, Ledger()))
+                caught = not _agrees(compare_in_float64(self.probe, converted, Ledger(), retest=False))
             finally:
                 converted.load({name: value})
             self.teeth.append({"parameter": name, "relative_size": BITE, "caught": caught})
@@ -232,7 +233,7 @@ class _Exam:
     def _bite_input(self, converted: Runner, probe: Example) -> None:
         """Without a tested parameter the converted model is given slightly other inputs instead."""
         if any(array.dtype.kind == "f" for array in probe.request.inputs):
-            caught = not _agrees(compare_in_float64(probe, _Bitten(converted), Ledger()))
+            caught = not _agrees(compare_in_float64(probe, _Bitten(converted), Ledger(), retest=False))
             self.teeth.append({"parameter": None, "relative_size": BITE, "caught": caught})
 
     def _conclude(self, start: float) -> Verdict:
@@ -296,8 +297,8 @@ class _Bitten:
 
 
 def randomise(state: dict[str, Any], original: Runner, rng: np.random.Generator) -> dict[str, Any]:
-    """Float parameters times 1 +- 0.3, zeros moved to +- 0.1; running variances log-uniform in [0.01, 10], running means
-    normal with deviation 0.5. Tied names stay tied; other buffers and all integers stay as they are."""
+    """Float parameters times 1 +- 0.3, zeros moved to +- 0.1; running variances log-uniform in [0.01, 10], running
+    means normal with deviation 0.5. Tied names stay tied; other buffers and all integers stay as they are."""
     moved: dict[str, Any] = {}
     parameters = original.parameters()
     for name, value in state.items():

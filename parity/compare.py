@@ -1,8 +1,8 @@
 """Two arrays, one finding. numpy only, pure: no framework, no drawing, no logging.
 
 A finding says how one array of the converted model (`got`) stands to the original's. Its outcome is "equal", "vacuous"
-(nothing there to compare), "inconclusive", or a kind of `verdict.Mismatch`: "shape", "dtype", "integer", "nonfinite", "value",
-"leak", "imprecise", "precision".
+(nothing there to compare), "inconclusive", or a kind of `verdict.Mismatch`: "shape", "dtype", "integer", "nonfinite",
+"value", "leak", "imprecise", "precision".
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class Finding:
 
 def canonical(array: Any) -> Array:
     """Floats of any width as float64; complex as float64 with a last axis of (real, imaginary); others as they are."""
-    array = np.asarray(array)
-    if array.dtype.kind == "c":
-        return np.stack([array.real, array.imag], -1).astype(np.float64)
-    if array.dtype.kind == "f" or str(array.dtype) == "bfloat16":
-        return array.astype(np.float64)
-    return array
+    given: Array = np.asarray(array)
+    if given.dtype.kind == "c":
+        given = np.stack([given.real, given.imag], -1)
+    elif given.dtype.kind != "f" and str(given.dtype) != "bfloat16":
+        return given
+    return np.asarray(given, np.float64)
 
 
 def compare_signature(shape: tuple[int, ...], dtype: str, got_shape: tuple[int, ...], got_dtype: str) -> Finding | None:
@@ -106,10 +106,10 @@ def compare_precision(
 ) -> Finding:
     """Judge an array at working precision.
 
-    reference: the original in float64 on the same inputs; original, got: both models in `dtype`. neighbours: the original's
-    errors at neighbouring inputs; slope, coarse: see `tolerance.precision_tolerance`. A finite value where the original
-    overflowed is accepted if the float64 reference is finite there. normwise: judge the root mean square of the error, as is
-    right for gradients in half precision. floor: what is zero up to rounding in the reference.
+    reference: the original in float64 on the same inputs; original, got: both models in `dtype`. neighbours: the
+    original's errors at neighbouring inputs; slope, coarse: see `tolerance.precision_tolerance`. A finite value where
+    the original overflowed is accepted if the float64 reference is finite there. normwise: judge the root mean square
+    of the error, as is right for gradients in half precision. floor: what is zero up to rounding in the reference.
     """
     early = _trivial(original, got)
     if early is not None:
@@ -175,7 +175,8 @@ def _nonfinite(ref: Array, new: Array) -> Finding:
     at = np.unravel_index(int(np.argmax(~same)), ref.shape)
     return Finding(
         "nonfinite", "NaN or infinity in different places", error=float("inf"), position=tuple(int(i) for i in at),
-        expected=float(ref[at]), got=float(new[at]), failing=int((~same).sum()), elements=ref.size, relative=float("inf"),
+        expected=float(ref[at]), got=float(new[at]), failing=int((~same).sum()), elements=ref.size,
+        relative=float("inf"),
     )  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""What has been compared so far: counts per stage, mismatches merged over examples, votes of the precision stage. Pure."""
+"""What has been compared so far: counts per stage, mismatches merged over examples, votes of the precision stage.
+Pure."""
 
 from __future__ import annotations
 
@@ -77,6 +78,11 @@ class Ledger:
         """A mismatch that is no comparison of arrays."""
         self._merge(Mismatch(kind, quantity, name, mode, message=message, case=case))
 
+    def warn(self, text: str) -> None:
+        """Something to know that is no mismatch; said once."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+
     def settle(self) -> None:
         """Count the votes: a precision difference rejects with at least two examples and more than a tenth of them."""
         for (quantity, name, mode, dtype), vote in self._votes.items():
@@ -118,9 +124,7 @@ class Ledger:
 
     def _merge(self, mismatch: Mismatch) -> None:
         if mismatch.kind in WARNINGS_OF_OTHERS and not self._strict:
-            text = f"{mismatch.quantity} {mismatch.name}: {mismatch.kind} ({mismatch.mode})"
-            if text not in self.warnings:
-                self.warnings.append(text)
+            self.warn(f"{mismatch.quantity} {mismatch.name}: {mismatch.kind} ({mismatch.mode})")
             return
         key = (mismatch.kind, mismatch.quantity, mismatch.name, mismatch.mode, mismatch.dtype)
         known = self._mismatches.get(key)

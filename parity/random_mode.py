@@ -41,7 +41,7 @@ class RandomTape(TorchDispatchMode):
     supports_higher_order_operators = True
 
     def __init__(self, replay: Sequence[Recorded] | None = None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.draws: list[Recorded] = []
         self._replay = replay
 
@@ -64,11 +64,12 @@ class RandomTape(TorchDispatchMode):
         """The tensor that holds the draw."""
         name = str(func)
         if "native_dropout" in name:
-            return result[1] if args[2] is not False else None
-        if "rrelu" in name:
-            training = args[4] if len(args) > 4 else False
-            return args[1] if training else None
-        return result[0] if isinstance(result, tuple | list) else result
+            drawn = result[1] if args[2] is not False else None
+        elif "rrelu" in name:
+            drawn = args[1] if len(args) > 4 and args[4] else None
+        else:
+            drawn = result[0] if isinstance(result, tuple | list) else result
+        return drawn if isinstance(drawn, torch.Tensor) else None
 
     def _put(self, func: Any, args: Any, drawn: torch.Tensor, result: Any, replay: Sequence[Recorded]) -> Any:
         index = len(self.draws)
@@ -95,12 +96,15 @@ class RandomTape(TorchDispatchMode):
 class Float64Mode(TorchDispatchMode):
     """Runs a float32 program as the same program in float64.
 
-    Explicit low-precision dtype arguments (`.float()`, `sum(dtype=...)`, factories) become float64; factories that rely on the
-    default dtype are run again with float64; integer arithmetic whose result is a default float is done in float64. A
-    float32 constant keeps its rounded value: the constant, not its decimal text, is the program.
+    Explicit low-precision dtype arguments (`.float()`, `sum(dtype=...)`, factories) become float64; factories that rely
+    on the default dtype are run again with float64; integer arithmetic whose result is a default float is done in
+    float64. A float32 constant keeps its rounded value: the constant, not its decimal text, is the program.
     """
 
     supports_higher_order_operators = True
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -136,8 +140,8 @@ class Float64Mode(TorchDispatchMode):
 
 @contextlib.contextmanager
 def torch_dtype_limits_of(dtype: torch.dtype) -> Iterator[None]:
-    """While open, `torch.finfo(torch.float64)` answers for `dtype`: an epsilon or a smallest value that a program takes from
-    its own dtype is a constant of that program, also when it is run in float64."""
+    """While open, `torch.finfo(torch.float64)` answers for `dtype`: an epsilon or a smallest value that a program takes
+    from its own dtype is a constant of that program, also when it is run in float64."""
     original = torch.finfo
 
     def finfo(type: torch.dtype | None = None) -> Any:
@@ -162,7 +166,7 @@ class IndexBounds(TorchDispatchMode):
     _COPIES = ("aten._to_copy", "aten.clone", "aten.contiguous", "aten.copy")
 
     def __init__(self, inputs: Mapping[str, torch.Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bounds: dict[str, int] = {}
         self._names = {
             t.untyped_storage().data_ptr(): n for n, t in inputs.items() if t.numel() and not t.is_floating_point()
@@ -189,8 +193,8 @@ class IndexBounds(TorchDispatchMode):
 
 @contextlib.contextmanager
 def eager_control_flow() -> Iterator[None]:
-    """While open, `torch.cond` calls the branch it chooses, instead of compiling both: the same function, and one that can
-    be differentiated under a dispatch mode."""
+    """While open, `torch.cond` calls the branch it chooses, instead of compiling both: the same function, and one that
+    can be differentiated under a dispatch mode."""
     original = torch.cond
 
     def cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], operands: Sequence[Any] = ()) -> Any:

@@ -35,10 +35,10 @@ ORDER = ("normal", "mixed", "grid", "mixed", "large", "edge")
 class InputSpec:
     """What one input may be.
 
-    dims: int, or an expression over dim names. dtype: as torch names it. low, high: inclusive bounds of an integer input.
-    example: an array it accepted, or None. lead: the value that a bool or 0/1 input has at the start of its last axis, where
-    the example always has it there, as a mask does: so no row is wholly masked. share: how often a bool is true. kept: an
-    input that is always the example.
+    dims: int, or an expression over dim names. dtype: as torch names it. low, high: inclusive bounds of an integer
+    input. example: an array it accepted, or None. lead: the value that a bool or 0/1 input has at the start of its last
+    axis, where the example always has it there, as a mask does: so no row is wholly masked. share: how often a bool is
+    true. kept: an input that is always the example.
     """
 
     name: str
@@ -128,7 +128,8 @@ def solve_sizes(specs: Sequence[InputSpec]) -> tuple[tuple[str, int], ...]:
 def plan(contract: Contract, examples: int, seed: int, mode: str, shapes: int = 3) -> tuple[Case, ...]:
     """The cases of one mode. At most `shapes` different sizes, the example's first, so that little is traced anew.
 
-    With 24 examples: 4 normal, 8 mixed, 4 grid, 4 large, 4 edge; with fewer, the same proportions, the most telling first.
+    With 24 examples: 4 normal, 8 mixed, 4 grid, 4 large, 4 edge; with fewer, the same proportions, the most telling
+    first.
     """
     rng = np.random.default_rng([seed, {"eval": 1, "train": 2}.get(mode, 3)])
     order: list[str] = []
@@ -146,17 +147,18 @@ def plan(contract: Contract, examples: int, seed: int, mode: str, shapes: int = 
 
 def _resized(contract: Contract, rng: np.random.Generator, index: int) -> tuple[tuple[str, int], ...]:
     """Other sizes near the example's: a little more, and one as small as may be."""
+    more = int(rng.integers(1, 3))  # the same for all, so that dims which must be equal stay equal
     sizes = []
     for name, size in contract.sizes:
         low, high = (contract.bounds or {}).get(name, (1, None))
-        wanted = size + int(rng.integers(1, 3)) if index % 2 else max(1, size // 2)
+        wanted = size + more if index % 2 else max(1, size // 2)
         sizes.append((name, min(max(wanted, low), size * 4 if high is None else high)))
     return tuple(sizes)
 
 
 def materialise(contract: Contract, case: Case) -> tuple[Array, ...]:
-    """The input arrays of a case, in torch axis order. Floats are float32 or float64, rounded to the input's dtype (bfloat16
-    values are carried in float32)."""
+    """The input arrays of a case, in torch axis order. Floats are float32 or float64, rounded to the input's dtype
+    (bfloat16 values are carried in float32)."""
     arrays = []
     for index, spec in enumerate(contract.inputs):
         rng = np.random.default_rng([case.seed, index])
@@ -239,10 +241,10 @@ def _integers(rng: np.random.Generator, spec: InputSpec, shape: tuple[int, ...])
         values: Any = rng.random(shape) < spec.share
     else:
         values = rng.integers(spec.low, spec.high + 1, shape)
-    values = np.asarray(values).astype(spec.dtype)
+    values = np.asarray(values, spec.dtype)
     if spec.lead is not None and shape and shape[-1]:
         values[..., 0] = spec.lead
-    return values
+    return np.asarray(values)
 
 
 def spec_of(name: str, dtype: str, dims: Sequence[Dim], example: Array | None, bound: int | None) -> InputSpec:

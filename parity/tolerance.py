@@ -1,11 +1,12 @@
 """The yardstick: how far two right programs may differ, measured and not picked. numpy only, pure.
 
-Structure (float64): `2^17 * (2^-52 * max(|ref|, rms(ref)) + N)`, where N is the response of the original, in float64, to
-sign perturbations of its inputs and parameters by one ulp (measured at 2^-27, where it is not lost in rounding, and
+Structure (float64): `2^17 * (2^-52 * max(|ref|, rms(ref)) + N)`, where N is the response of the original, in float64,
+to sign perturbations of its inputs and parameters by one ulp (measured at 2^-27, where it is not lost in rounding, and
 scaled down). Two right programs differ by some multiple of N; a wrong one by far more.
 
-Precision (the model's own dtype): `32 * max(e, rms(e), N) + 8 ulp * max(|ref|, rms(ref)) + 2^-116`, where e is the original's
-own error against float64, here and at neighbouring inputs, so that one lucky rounding does not set the yardstick.
+Precision (the model's own dtype): `32 * max(e, rms(e), N) + 8 ulp * max(|ref|, rms(ref)) + 2^-116`, where e is the
+original's own error against float64, here and at neighbouring inputs, so that one lucky rounding does not set the
+yardstick.
 
 The constants were chosen on 18 honest pairs and 111 variants of them: no honest pair is rejected by the first rule,
 0.07 % by the second.
@@ -39,7 +40,7 @@ COARSE = 8.0  # ulps of the coarse perturbation that shows which ReLUs flip at w
 
 def rms(array: Array) -> float:
     """Root mean square of the finite elements; 0.0 if there are none."""
-    finite = array[np.isfinite(array)]
+    finite: Array = array[np.isfinite(array)]
     if not finite.size:
         return 0.0
     largest = float(np.max(np.abs(finite)))
@@ -57,7 +58,7 @@ def scale_of(reference: Array) -> Array:
 def movement(base: Array, moved: Array) -> Array:
     """|moved - base|, 0 where either is not finite."""
     with np.errstate(all="ignore"):
-        return np.nan_to_num(np.abs(moved - base), nan=0.0, posinf=0.0)
+        return np.asarray(np.nan_to_num(np.abs(moved - base), nan=0.0, posinf=0.0))
 
 
 def condition(base: Array, moved: Iterable[Array], finely_moved: Sequence[Array] | None = None) -> Array:
@@ -108,9 +109,9 @@ def precision_tolerance(
 ) -> Array:
     """Elementwise tolerance at working precision.
 
-    own_errors: |original - float64 reference| here and, where measured, at neighbouring inputs. slope: as `condition` gives.
-    coarse: the float64 response to perturbations of a few ulps of `dtype`: at that size ReLUs flip and ties break, in
-    any right program.
+    own_errors: |original - float64 reference| here and, where measured, at neighbouring inputs. slope: as `condition`
+    gives. coarse: the float64 response to perturbations of a few ulps of `dtype`: at that size ReLUs flip and ties
+    break, in any right program.
     """
     floor = np.zeros(reference.shape)
     for error in own_errors:

@@ -47,9 +47,10 @@ class Mismatch:
         shape, dtype                                               frozen     trainable on one side only
         value       differs in float64, beyond its conditioning    nonfinite  NaN or infinity in different places
         leak        differs in float64 by about a float32 ulp      kink       another subgradient at a tie or bound
-        precision, imprecise   less accurate than the original in its own dtype: beyond 64 times the tolerance, or within
-        random      the random draws do not correspond             raised     the converted model raised an exception
-        tied        shared on one side only                        integer    integer or boolean elements differ
+        precision, imprecise   less accurate than the original in its own dtype: beyond 64 times the tolerance, or
+        within random      the random draws do not correspond             raised     the converted model raised an
+        exception tied        shared on one side only                        integer    integer or boolean elements
+        differ
     quantity: "signature", "output", "input gradient", "parameter gradient" or "buffer".
     name: output index or name, input name, torch parameter or buffer name.
     error, tolerance, scale: of the worst element, absolute. position: its index. failing/elements: of that example.
@@ -78,8 +79,9 @@ class Mismatch:
         head = f"{self.quantity} {self.name}: {self.kind}" + (f" ({where})" if where else "")
         if self.elements:
             tail = (
-                f"{self.failing}/{self.elements} elements, worst at {list(self.position)}: expected {self.expected:.9g}, "
-                f"got {self.got:.9g}, tolerance {self.tolerance:.1e}; {self.examples} example(s), worst: {self.case}"
+                f"{self.failing}/{self.elements} elements, worst at {list(self.position)}: "
+                f"expected {self.expected:.9g}, got {self.got:.9g}, "
+                f"tolerance {self.tolerance:.1e}; {self.examples} example(s), worst: {self.case}"
             )
             return f"{head}: {self.message + '; ' if self.message else ''}{tail}"
         return f"{head}: {self.message}" if self.message else head
@@ -115,8 +117,10 @@ class Check:
 class Verdict:
     """The answer to "are these two models the same?". It has no truth value: read `status`.
 
-    status: PASS; FAIL (see `mismatches`); UNSUPPORTED (no runner for it); NOTHING_COMPARED (no conclusive comparison, or
-        a planted error was not noticed: see coverage["teeth"] and coverage["reason"]); ERROR (the original itself fails).
+    status: PASS; FAIL (see `mismatches`); UNSUPPORTED (no runner for it); NOTHING_COMPARED (no conclusive comparison,
+    or
+        a planted error was not noticed: see coverage["teeth"] and coverage["reason"]); ERROR (the original itself
+        fails).
     coverage: what was and was not tested, JSON-able: inputs, outputs, parameters {compared, untested, frozen, tied},
         buffers {compared, absent}, modes, dtypes, cases, sizes, random_sites, teeth, chaotic, warnings, seconds.
     environment: versions and settings. artifacts: name -> path (none yet).

@@ -39,16 +39,16 @@ class Steps:
             yield
         mark = "[red]✗[/]" if self.failed and not failed_before else "[green]✓[/]"
         self.console.print(
-            f"{mark} {title:<44}{self._note}  [dim]{time.perf_counter() - start:.1f} s[/]", soft_wrap=True
+            f"{mark} {title:<45}{self._note}  [dim]{time.perf_counter() - start:.1f} s[/]", soft_wrap=True
         )
 
     def note(self, text: str) -> None:
         self._note = escape(text)
 
     def equal(self, what: str, holds: bool) -> str:
-        """`what`, and whether it is so. A false one makes the demo fail."""
+        """`what`, with "equal" or "NOT EQUAL" in its place. A false one makes the demo fail."""
         self.failed |= not holds
-        return f"{what}: {'equal' if holds else 'NOT EQUAL'}"
+        return what.format("equal" if holds else "NOT EQUAL")
 
 
 class Answers:
@@ -62,7 +62,7 @@ class Answers:
         return bool((self.scores.argmax(1) == other.scores.argmax(1)).all())
 
     def distance(self, other: Answers) -> str:
-        return f"largest difference of a score {np.abs(self.scores - other.scores).max():.1e}"
+        return f"scores differ by at most {np.abs(self.scores - other.scores).max():.1e}"
 
 
 def run(out: Path, steps: Steps) -> None:
@@ -90,7 +90,7 @@ def run(out: Path, steps: Steps) -> None:
     with steps.step("convert to Keras"):
         conversion = isomorph.to_keras(net, example_inputs())
         model = conversion.model
-        steps.note(f"{len(model.layers)} layers at the top, {model.count_params()} weights")
+        steps.note(f"{model.count_params()} weights in nested Keras layers")
 
     test_x = conversion.inputs[0].to_keras(digits.test_x)
     train_x = conversion.inputs[0].to_keras(digits.train_x)
@@ -108,7 +108,7 @@ def run(out: Path, steps: Steps) -> None:
 
     with steps.step("Keras model"):
         converted = ask_keras(model)
-        same = steps.equal("its labels and PyTorch's", converted.same_labels(original))
+        same = steps.equal("labels {} to PyTorch's", converted.same_labels(original))
         steps.note(f"accuracy {converted.accuracy}; {same}; {converted.distance(original)}")
 
     with steps.step("fine-tune in Keras, one epoch of model.fit"):
@@ -125,7 +125,7 @@ def run(out: Path, steps: Steps) -> None:
     with steps.step("pull the tuned weights back into PyTorch"):
         net.load_state_dict({name: torch.as_tensor(value) for name, value in conversion.pull().items()})
         pulled = ask_torch(net.eval())
-        same = steps.equal("its labels and the tuned Keras model's", pulled.same_labels(tuned))
+        same = steps.equal("labels {} to the tuned Keras model's", pulled.same_labels(tuned))
         steps.note(f"accuracy {pulled.accuracy}; {same}; {pulled.distance(tuned)}")
 
     with steps.step("save, and load with keras.models.load_model"):
@@ -133,7 +133,7 @@ def run(out: Path, steps: Steps) -> None:
 
         conversion.save(out)
         reloaded = ask_keras(keras.models.load_model(out))
-        same = steps.equal("its scores and the saved model's", np.array_equal(reloaded.scores, tuned.scores))
+        same = steps.equal("scores {} to the saved model's, bit for bit", np.array_equal(reloaded.scores, tuned.scores))
         steps.note(f"accuracy {reloaded.accuracy}; {same}; {out.stat().st_size // 1024} kB")
 
 

@@ -24,7 +24,10 @@ class FoldConstants:
     limit: int = 1 << 22
 
     def run(self, graph: Graph, tensors: dict[str, Any]) -> Graph:
-        known: dict[Value, Any] = {p.value: tensors[p.name] for p in graph.parameters.values() if p.kind == "constant" and p.name in tensors}
+        import torch
+
+        held = [p for p in graph.parameters.values() if p.kind == "constant" and p.name in tensors]
+        known: dict[Value, Any] = {p.value: tensors[p.name].to(getattr(torch, p.value.type.dtype)) for p in held}
         made: dict[Value, Any] = {}
         kept = []
         for node in graph.nodes:

@@ -56,7 +56,9 @@ def rrelu(k: Any, x: Tensor, lower: float = 0.125, upper: float = 1 / 3, trainin
         raise Dynamic("the mode")
     slope: Any = (lower + upper) / 2
     if training:
-        slope = k.draw(lambda seed: keras.random.uniform(tuple(torch_sizes(k, x)), lower, upper, dtype=k.dtype(x), seed=seed))
+        slope = k.draw(
+            lambda seed: keras.random.uniform(tuple(torch_sizes(k, x)), lower, upper, dtype=k.dtype(x), seed=seed)
+        )
         slope = rule_order(k, k.cast(slope, k.dtype(x)))
     return ops.where(ops.greater(x, 0), x, ops.multiply(x, slope))
 
@@ -87,7 +89,9 @@ def selu(k: Any, x: Tensor) -> Tensor:
 def gelu(k: Any, x: Tensor, approximate: str = "none") -> Tensor:
     """Not `ops.gelu`: TensorFlow rounds its constants to float32."""
     if approximate == "tanh":
-        inner = ops.multiply(ops.multiply(x, math.sqrt(2 / math.pi)), ops.add(ops.multiply(ops.square(x), 0.044715), 1.0))
+        inner = ops.multiply(
+            ops.multiply(x, math.sqrt(2 / math.pi)), ops.add(ops.multiply(ops.square(x), 0.044715), 1.0)
+        )
         return ops.multiply(ops.multiply(x, 0.5), ops.add(ops.tanh(inner), 1.0))
     return ops.multiply(ops.multiply(x, 0.5), ops.add(ops.erf(ops.multiply(x, math.sqrt(0.5))), 1.0))
 
@@ -119,7 +123,9 @@ def log_sigmoid(k: Any, x: Tensor) -> Tensor:
 def log_sigmoid_forward(k: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """The second result is the kernel's own scratch buffer: nothing but torch's backward reads it."""
     buffer = ops.exp(ops.negative(ops.abs(x)))
-    return log_sigmoid(k, x), buffer if len(k.node.outputs[1].type.shape) == k.rank(x) else ops.reshape(buffer, (-1,))[:0]
+    return log_sigmoid(k, x), buffer if len(k.node.outputs[1].type.shape) == k.rank(x) else ops.reshape(buffer, (-1,))[
+        :0
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------- piecewise kinds
@@ -130,7 +136,12 @@ def hardswish(k: Any, x: Tensor) -> Tensor:
 
 @rule("aten.hardsigmoid.default", layout=ELEMENTWISE)
 def hardsigmoid(k: Any, x: Tensor) -> Tensor:
-    return ops.divide(ops.relu6(ops.add(x, 3.0)), 6.0)
+    """torch divides by six on the way forth, and on the way back multiplies by 1.0f / 6.0f, in float64 too."""
+    bounded = ops.relu6(ops.add(x, 3.0))
+    if k.dtype(x) != "float64":
+        return ops.divide(bounded, 6.0)
+    slope = ops.multiply(bounded, 0.16666667163372040)
+    return ops.add(ops.stop_gradient(ops.subtract(ops.divide(bounded, 6.0), slope)), slope)
 
 
 @rule("aten.hardshrink.default", layout=ELEMENTWISE)

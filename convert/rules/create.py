@@ -123,7 +123,9 @@ def linspace(k: Any, start: Any, end: Any, steps: int, dtype: Any = None) -> Ten
 @rule(*(f"aten.logspace.{o}" for o in ("default", "Tensor_Tensor", "Tensor_Scalar", "Scalar_Tensor")))
 def logspace(k: Any, start: Any, end: Any, steps: int, base: float = 10.0, dtype: Any = None) -> Tensor:
     points = _spaced(k, start, end, steps)
-    return k.constant(np.power(base, points), k.out.dtype) if isinstance(points, np.ndarray) else ops.power(base, points)
+    return (
+        k.constant(np.power(base, points), k.out.dtype) if isinstance(points, np.ndarray) else ops.power(base, points)
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------- matrices
@@ -153,7 +155,9 @@ def _triangle(k: Any, x: Tensor, diagonal: Any, lower: bool) -> Tensor:
     if is_known(rows) and is_known(columns) and is_known(diagonal):
         keep = k.constant(np.tri(rows, columns, diagonal if lower else diagonal - 1, dtype=bool) == lower)
     else:
-        offset = ops.subtract(ops.expand_dims(k.arange(0, columns, 1, "int32"), 0), ops.expand_dims(k.arange(0, rows, 1, "int32"), 1))
+        offset = ops.subtract(
+            ops.expand_dims(k.arange(0, columns, 1, "int32"), 0), ops.expand_dims(k.arange(0, rows, 1, "int32"), 1)
+        )
         keep = (ops.less_equal if lower else ops.greater_equal)(offset, diagonal)
     return ops.where(keep, x, ops.zeros_like(x)) if k.dtype(x) != "bool" else ops.logical_and(keep, x)
 

@@ -16,7 +16,10 @@ Tensor = Any
 # ------------------------------------------------------------------------------------------------------ same values
 @rule(
     *(f"aten.{name}" for name in ("to.dtype", "to.device", "to.other", "to.dtype_layout")),
-    *(f"aten.{name}.default" for name in ("_to_copy", "type_as", "clone", "contiguous", "alias", "alias_copy", "lift_fresh_copy")),
+    *(
+        f"aten.{name}.default"
+        for name in ("_to_copy", "type_as", "clone", "contiguous", "alias", "alias_copy", "lift_fresh_copy")
+    ),
     *(f"aten.{name}.default" for name in ("positive", "resolve_conj", "resolve_neg")),
     layout=ELEMENTWISE,
 )
@@ -68,12 +71,18 @@ def mul(k: Any, x: Tensor, y: Any) -> Tensor:
     return ops.logical_and(x, number(y)) if k.dtype(x) == "bool" else ops.multiply(x, number(y))
 
 
-@rule(*(f"aten.{n}.{o}" for n in ("div", "divide", "true_divide") for o in ("Tensor", "Scalar")), layout=ELEMENTWISE, promote=True)
+@rule(
+    *(f"aten.{n}.{o}" for n in ("div", "divide", "true_divide") for o in ("Tensor", "Scalar")),
+    layout=ELEMENTWISE,
+    promote=True,
+)
 def div(k: Any, x: Tensor, y: Any) -> Tensor:
     return ops.divide(x, number(y))
 
 
-@rule(*(f"aten.{n}.{o}_mode" for n in ("div", "divide") for o in ("Tensor", "Scalar")), layout=ELEMENTWISE, promote=True)
+@rule(
+    *(f"aten.{n}.{o}_mode" for n in ("div", "divide") for o in ("Tensor", "Scalar")), layout=ELEMENTWISE, promote=True
+)
 def div_mode(k: Any, x: Tensor, y: Any, rounding_mode: str | None) -> Tensor:
     if rounding_mode is None:
         return ops.divide(x, number(y))
@@ -97,7 +106,9 @@ def _trunc_divide(k: Any, x: Tensor, y: Any) -> Tensor:
     return ops.where(ops.not_equal(ops.less(x, 0), ops.less(y, 0)), ops.negative(quotient), quotient)
 
 
-@rule("aten.remainder.Tensor", "aten.remainder.Scalar", "aten.remainder.Scalar_Tensor", layout=ELEMENTWISE, promote=True)
+@rule(
+    "aten.remainder.Tensor", "aten.remainder.Scalar", "aten.remainder.Scalar_Tensor", layout=ELEMENTWISE, promote=True
+)
 def remainder(k: Any, x: Any, y: Any) -> Tensor:
     return ops.mod(*alike(x, y))
 
@@ -155,7 +166,11 @@ def where(k: Any, condition: Tensor, x: Any, y: Any) -> Tensor:
     x, y = (k.cast(v, k.out.dtype) if is_tensor(v) else number(v) for v in (x, y))
     if not is_tensor(x) and not is_tensor(y):  # two numbers: Keras would choose the dtype
         ones = k.cast(ops.ones_like(condition), k.out.dtype)
-        x = ops.multiply(ones, k.cast(ops.full_like(ones, x), k.out.dtype)) if k.out.dtype != "bool" else k.cast(ops.full_like(condition, x), "bool")
+        x = (
+            ops.multiply(ones, k.cast(ops.full_like(ones, x), k.out.dtype))
+            if k.out.dtype != "bool"
+            else k.cast(ops.full_like(condition, x), "bool")
+        )
     return ops.where(k.cast(condition, "bool"), x, y)
 
 
@@ -243,11 +258,15 @@ def signbit(k: Any, x: Tensor) -> Tensor:
 
 
 @rule("aten.nan_to_num.default", layout=ELEMENTWISE)
-def nan_to_num(k: Any, x: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Tensor:
+def nan_to_num(
+    k: Any, x: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None
+) -> Tensor:
     if not is_float(k, x):
         return x
     y = ops.where(ops.isnan(x), 0.0 if nan is None else nan, x)
-    greatest = {"float16": 65504.0, "bfloat16": 3.3895313892515355e38, "float32": 3.4028234663852886e38}.get(k.dtype(x), 1.7976931348623157e308)
+    greatest = {"float16": 65504.0, "bfloat16": 3.3895313892515355e38, "float32": 3.4028234663852886e38}.get(
+        k.dtype(x), 1.7976931348623157e308
+    )
     y = ops.where(ops.equal(x, float("inf")), greatest if posinf is None else posinf, y)
     return ops.where(ops.equal(x, float("-inf")), -greatest if neginf is None else neginf, y)
 
@@ -261,9 +280,15 @@ def _bits(on_ints: Callable[..., Any], on_bools: Callable[..., Any]) -> Callable
     return bitwise
 
 
-_AND, _OR, _XOR = ((ops.bitwise_and, ops.logical_and), (ops.bitwise_or, ops.logical_or), (ops.bitwise_xor, ops.logical_xor))
+_AND, _OR, _XOR = (
+    (ops.bitwise_and, ops.logical_and),
+    (ops.bitwise_or, ops.logical_or),
+    (ops.bitwise_xor, ops.logical_xor),
+)
 for _name, _pair in {"and": _AND, "or": _OR, "xor": _XOR}.items():
-    _keys = [f"aten.bitwise_{_name}.{o}" for o in ("Tensor", "Scalar", "Scalar_Tensor")] + [f"aten.__{_name}__.{o}" for o in ("Tensor", "Scalar")]
+    _keys = [f"aten.bitwise_{_name}.{o}" for o in ("Tensor", "Scalar", "Scalar_Tensor")] + [
+        f"aten.__{_name}__.{o}" for o in ("Tensor", "Scalar")
+    ]
     rule(*_keys, layout=ELEMENTWISE, promote=True)(_bits(*_pair))
 
 

@@ -59,7 +59,13 @@ def _rounding(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda k, x: function(x) if is_float(k, x) else x
 
 
-for _name, _function in {"floor": ops.floor, "ceil": ops.ceil, "round": ops.round, "trunc": ops.trunc, "fix": ops.trunc}.items():
+for _name, _function in {
+    "floor": ops.floor,
+    "ceil": ops.ceil,
+    "round": ops.round,
+    "trunc": ops.trunc,
+    "fix": ops.trunc,
+}.items():
     rule(f"aten.{_name}.default", layout=ELEMENTWISE)(_rounding(_function))
 
 
@@ -83,9 +89,11 @@ def frac(k: Any, x: Tensor) -> Tensor:
 @rule("aten.pow.Tensor_Scalar", "aten.float_power.Tensor_Scalar", layout=ELEMENTWISE, promote=True)
 def pow_scalar(k: Any, x: Tensor, exponent: Any) -> Tensor:
     exponent = number(exponent)
-    special = {0: ops.ones_like, 1: lambda v: v, 2: ops.square, 3: lambda v: ops.multiply(ops.square(v), v)}
+    special: dict[Any, Any] = {0: ops.ones_like, 1: lambda v: v, 2: ops.square, 3: lambda v: ops.multiply(ops.square(v), v)}
     if is_float(k, x):
-        special.update({0.5: ops.sqrt, -0.5: ops.rsqrt, -1: ops.reciprocal, -2: lambda v: ops.reciprocal(ops.square(v))})
+        special.update(
+            {0.5: ops.sqrt, -0.5: ops.rsqrt, -1: ops.reciprocal, -2: lambda v: ops.reciprocal(ops.square(v))}
+        )
     if not is_tensor(exponent) and exponent in special:
         return special[exponent](x)
     return ops.power(x, exponent)
@@ -130,7 +138,9 @@ def _log_sum(x: Tensor, y: Tensor, base: float) -> Tensor:
     top = ops.stop_gradient(ops.maximum(x, y))
     top = ops.where(ops.isfinite(top), top, ops.zeros_like(top))
     scale = math.log(base)
-    total = ops.add(ops.exp(ops.multiply(ops.subtract(x, top), scale)), ops.exp(ops.multiply(ops.subtract(y, top), scale)))
+    total = ops.add(
+        ops.exp(ops.multiply(ops.subtract(x, top), scale)), ops.exp(ops.multiply(ops.subtract(y, top), scale))
+    )
     return ops.add(top, ops.multiply(ops.log(total), 1 / scale))
 
 
@@ -156,7 +166,13 @@ def xlogy(k: Any, x: Any, y: Any) -> Tensor:
     return _x_log(x, y, ops.log, 0.0)
 
 
-@rule("aten.special_xlog1py.default", "aten.special_xlog1py.other_scalar", "aten.special_xlog1py.self_scalar", layout=ELEMENTWISE, promote=True)
+@rule(
+    "aten.special_xlog1py.default",
+    "aten.special_xlog1py.other_scalar",
+    "aten.special_xlog1py.self_scalar",
+    layout=ELEMENTWISE,
+    promote=True,
+)
 def xlog1py(k: Any, x: Any, y: Any) -> Tensor:
     return _x_log(x, y, ops.log1p, -1.0)
 

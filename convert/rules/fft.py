@@ -8,7 +8,7 @@ from typing import Any
 
 from keras import ops
 
-from ..builder import Dynamic
+from ..builder import Dynamic, is_known
 from .registry import rule
 from .shape import part, plain, sizes_of
 
@@ -26,7 +26,9 @@ def pair(x: Any) -> Pair:
 
 
 def joined(k: Any, re: Any, im: Any) -> Any:
-    return ops.view_as_complex(ops.stack([re, im], axis=-1))
+    """re + i im. By Python's operators: keras.ops.view_as_complex, add and multiply all fall back to complex64."""
+    dtype = "complex64" if k.dtype(re) == "float32" else "complex128"
+    return ops.cast(re, dtype) + ops.cast(im, dtype) * 1j
 
 
 # ------------------------------------------------------------------------------------------------------ complex numbers
@@ -64,7 +66,7 @@ def view_as_real(k: Any, x: Any) -> Any:
 @rule("aten.view_as_complex.default", "aten.view_as_complex_copy.default")
 def view_as_complex(k: Any, x: Any) -> Any:
     at_call_time(k)
-    return ops.view_as_complex(x)
+    return joined(k, x[..., 0], x[..., 1])
 
 
 @rule("aten.conj.default", "aten._conj.default", "aten._conj_physical.default", "aten.conj_physical.default", "aten._conj_copy.default")
@@ -72,7 +74,8 @@ def conj(k: Any, x: Any) -> Any:
     if not k.dtype(x).startswith("complex"):
         return x
     at_call_time(k)
-    return ops.conj(x)
+    re, im = pair(x)
+    return joined(k, re, ops.negative(im))
 
 
 # --------------------------------------------------------------------------------------------------- Fourier transforms
@@ -98,16 +101,22 @@ def transformed(k: Any, re: Any, im: Any, dims: Sequence[int], forward: bool) ->
     return re, im if forward else ops.negative(im)
 
 
-@rule("aten._fft_c2c.default")
-def fft_c2c(k: Any, x: Any, dim: Sequence[int], normalization: int, forward: bool) -> Any:
+def half_spectrum(k: Any, re: Any, im: Any, dim: int, length: Any) -> Any:
+    """The real inverse transform, unscaled, of half a spectrum: `length` real values along `dim`."""
+    re, im = ops.moveaxis(re, dim, -1), ops.moveaxis(im, dim, -1)
+    return ops.moveaxis(ops.irfft((re, im), fft_length=length) * length, -1, dim)
+
+
+@rule("aten._fft_c2c.default", "prims.fft_c2c.default")
+def fft_c2c(k: Any, x: Any, dim: Sequence[int], normalization: int = 0, forward: bool = True) -> Any:
     at_call_time(k)
     factor = scale(k, [k.shape(x)[d] for d in dim], normalization)
     re, im = transformed(k, *pair(x), dim, forward)
     return joined(k, re * factor, im * factor)
 
 
-@rule("aten._fft_r2c.default")
-def fft_r2c(k: Any, x: Any, dim: Sequence[int], normalization: int, onesided: bool) -> Any:
+@rule("aten._fft_r2c.default", "prims.fft_r2c.default")
+def fft_r2c(k: Any, x: Any, dim: Sequence[int], normalization: int = 0, onesided: bool = True) -> Any:
     at_call_time(k)
     factor = scale(k, [k.shape(x)[d] for d in dim], normalization)
     re, im = transformed(k, x, ops.zeros_like(x), dim, True)
@@ -118,13 +127,109 @@ def fft_r2c(k: Any, x: Any, dim: Sequence[int], normalization: int, onesided: bo
     return joined(k, re * factor, im * factor)
 
 
-@rule("aten._fft_c2r.default")
-def fft_c2r(k: Any, x: Any, dim: Sequence[int], normalization: int, last_dim_size: Any) -> Any:
+@rule("aten._fft_c2r.default", "prims.fft_c2r.default")
+def fft_c2r(k: Any, x: Any, dim: Sequence[int], normalization: int = 0, last_dim_size: Any = None) -> Any:
     at_call_time(k)
     (n,) = plain(last_dim_size)
-    last = dim[-1] % k.rank(x)
     factor = scale(k, [*(k.shape(x)[d] for d in dim[:-1]), n], normalization)
     re, im = transformed(k, *pair(x), dim[:-1], False)
-    re, im = ops.moveaxis(re, last, -1), ops.moveaxis(im, last, -1)
-    half = ops.irfft((re, im), fft_length=n) * n
-    return ops.moveaxis(half, -1, last) * factor
+    return half_spectrum(k, re, im, dim[-1] % k.rank(x), n) * factor
+
+
+def _axes(k: Any, x: Any, s: Sequence[Any] | None, dim: Any) -> tuple[list[int], list[Any]]:
+    """The axes and wanted lengths (None: as it is) of torch's `s` and `dim`."""
+    rank = k.rank(x)
+    if dim is None:
+        dim = range(rank) if s is None else range(rank - len(s), rank)
+    dims = [d % rank for d in dim]
+    lengths = [None] * len(dims) if s is None else [None if is_known(n) and n == -1 else n for n in s]
+    return dims, lengths
+
+
+def _resized(k: Any, x: Any, dims: Sequence[int], lengths: Sequence[Any]) -> Any:
+    """Cut or filled up with zeros to the lengths."""
+    for d, n in zip(dims, lengths, strict=True):
+        if n is not None:
+            have, want = plain(k.shape(x)[d], n)
+            x = part(x, d, 0, want) if want <= have else ops.pad(x, [(0, want - have if a == d else 0) for a in range(k.rank(x))])
+    return x
+
+
+def _code(norm: str | None, forward: bool) -> int:
+    return 1 if norm == "ortho" else 2 if (norm == "forward") == forward else 0
+
+
+def _parts(k: Any, x: Any) -> Pair:
+    if k.dtype(x).startswith("complex"):
+        return pair(x)
+    x = k.cast(x, "float64" if k.out.dtype in ("complex128", "float64") else "float32")
+    return x, ops.zeros_like(x)
+
+
+def spectrum(k: Any, x: Any, s: Any, dim: Any, norm: str | None, forward: bool, onesided: bool = False) -> Any:
+    """fft, ifft, rfft of any axes, scaled in real numbers."""
+    at_call_time(k)
+    dims, lengths = _axes(k, x, s, dim)
+    re, im = (_resized(k, p, dims, lengths) for p in _parts(k, x))
+    factor = scale(k, [k.shape(re)[d] for d in dims], _code(norm, forward))
+    re, im = transformed(k, re, im, dims, forward)
+    if onesided:
+        count = k.size(k.out.shape[dims[-1]])
+        re, im = part(re, dims[-1], 0, count), part(im, dims[-1], 0, count)
+    return joined(k, re * factor, im * factor)
+
+
+def real_inverse(k: Any, x: Any, s: Any, dim: Any, norm: str | None) -> Any:
+    """irfft of any axes."""
+    at_call_time(k)
+    dims, lengths = _axes(k, x, s, dim)
+    n = k.size(k.out.shape[dims[-1]])
+    lengths[-1] = None
+    re, im = (_resized(k, p, dims, lengths) for p in _parts(k, x))
+    factor = scale(k, [*(k.shape(re)[d] for d in dims[:-1]), n], _code(norm, False))
+    re, im = transformed(k, re, im, dims[:-1], False)
+    return half_spectrum(k, *(_resized(k, p, [dims[-1]], [n // 2 + 1]) for p in (re, im)), dims[-1], n) * factor
+
+
+def _one(n: Any) -> list[Any] | None:
+    return None if n is None else [n]
+
+
+@rule("aten.fft_fft.default")
+def fft_fft(k: Any, x: Any, n: Any = None, dim: int = -1, norm: str | None = None) -> Any:
+    return spectrum(k, x, _one(n), [dim], norm, True)
+
+
+@rule("aten.fft_ifft.default")
+def fft_ifft(k: Any, x: Any, n: Any = None, dim: int = -1, norm: str | None = None) -> Any:
+    return spectrum(k, x, _one(n), [dim], norm, False)
+
+
+@rule("aten.fft_rfft.default")
+def fft_rfft(k: Any, x: Any, n: Any = None, dim: int = -1, norm: str | None = None) -> Any:
+    return spectrum(k, x, _one(n), [dim], norm, True, onesided=True)
+
+
+@rule("aten.fft_irfft.default")
+def fft_irfft(k: Any, x: Any, n: Any = None, dim: int = -1, norm: str | None = None) -> Any:
+    return real_inverse(k, x, _one(n), [dim], norm)
+
+
+@rule("aten.fft_fft2.default", "aten.fft_fftn.default")
+def fft_fftn(k: Any, x: Any, s: Any = None, dim: Any = None, norm: str | None = None) -> Any:
+    return spectrum(k, x, s, dim, norm, True)
+
+
+@rule("aten.fft_ifft2.default", "aten.fft_ifftn.default")
+def fft_ifftn(k: Any, x: Any, s: Any = None, dim: Any = None, norm: str | None = None) -> Any:
+    return spectrum(k, x, s, dim, norm, False)
+
+
+@rule("aten.fft_rfft2.default", "aten.fft_rfftn.default")
+def fft_rfftn(k: Any, x: Any, s: Any = None, dim: Any = None, norm: str | None = None) -> Any:
+    return spectrum(k, x, s, dim, norm, True, onesided=True)
+
+
+@rule("aten.fft_irfft2.default", "aten.fft_irfftn.default")
+def fft_irfftn(k: Any, x: Any, s: Any = None, dim: Any = None, norm: str | None = None) -> Any:
+    return real_inverse(k, x, s, dim, norm)

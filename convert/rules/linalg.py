@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from ..builder import Dynamic
 from .registry import rule
 from .shape import filled, plain, sizes_of
 
@@ -37,12 +38,14 @@ def linalg_det(k: Any, x: Any) -> Any:
 
 @rule("aten.linalg_slogdet.default", "aten.slogdet.default")
 def linalg_slogdet(k: Any, x: Any) -> Any:
+    if k.functional:
+        raise Dynamic("Keras gives slogdet one output while it builds")
     return ops.slogdet(x)
 
 
 @rule("aten.logdet.default")
 def logdet(k: Any, x: Any) -> Any:
-    sign, size = ops.slogdet(x)
+    sign, size = linalg_slogdet(k, x)
     return ops.where(sign < 0, float("nan"), size)
 
 

@@ -31,15 +31,19 @@ def _pointwise(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _smooth(x: Tensor, y: Tensor, beta: float) -> Tensor:
     """Quadratic below beta, linear above; beta = 0 is the absolute difference."""
-    if beta == 0:
-        return ops.where(ops.less_equal(x, y), ops.subtract(y, x), ops.subtract(x, y))
     size = ops.abs(ops.subtract(x, y))
+    if beta == 0:
+        return size
     return ops.where(ops.less(size, beta), ops.multiply(ops.square(size), 0.5 / beta), ops.subtract(size, 0.5 * beta))
 
 
 def _huber(x: Tensor, y: Tensor, delta: float) -> Tensor:
     size = ops.abs(ops.subtract(x, y))
-    return ops.where(ops.less_equal(size, delta), ops.multiply(ops.square(size), 0.5), ops.multiply(ops.subtract(size, 0.5 * delta), delta))
+    return ops.where(
+        ops.less_equal(size, delta),
+        ops.multiply(ops.square(size), 0.5),
+        ops.multiply(ops.subtract(size, 0.5 * delta), delta),
+    )
 
 
 _POINTWISE: dict[str, Callable[..., Any]] = {
@@ -89,7 +93,9 @@ def binary_cross_entropy_with_logits(
 
 
 @rule("aten.poisson_nll_loss.default", layout=ELEMENTWISE, promote=True)
-def poisson_nll_loss(k: Any, x: Tensor, target: Tensor, log_input: bool, full: bool, eps: float, reduction: int) -> Tensor:
+def poisson_nll_loss(
+    k: Any, x: Tensor, target: Tensor, log_input: bool, full: bool, eps: float, reduction: int
+) -> Tensor:
     if log_input:
         loss = ops.subtract(ops.exp(x), ops.multiply(target, x))
     else:
@@ -98,7 +104,8 @@ def poisson_nll_loss(k: Any, x: Tensor, target: Tensor, log_input: bool, full: b
         above = ops.greater(target, 1)
         safe = ops.where(above, target, ops.ones_like(target))
         stirling = ops.add(
-            ops.subtract(ops.multiply(safe, ops.log(safe)), safe), ops.multiply(ops.log(ops.multiply(safe, 2 * math.pi)), 0.5)
+            ops.subtract(ops.multiply(safe, ops.log(safe)), safe),
+            ops.multiply(ops.log(ops.multiply(safe, 2 * math.pi)), 0.5),
         )
         loss = ops.add(loss, ops.where(above, stirling, ops.zeros_like(stirling)))
     return reduced(loss, reduction)
@@ -106,7 +113,7 @@ def poisson_nll_loss(k: Any, x: Tensor, target: Tensor, log_input: bool, full: b
 
 # ------------------------------------------------------------------------------------------------------------ classes
 def _picked(k: Any, log_p: Tensor, target: Tensor, weight: Any, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """(-log_p[target] * w, w) for each target, both zero where it is ignored. Classes stand on axis 1 (0 of a vector)."""
+    """(-log_p[target] * w, w) for each target, zeros where it is ignored. Classes stand on axis 1 (0 of a vector)."""
     axis = 1 if len(log_p.shape) > 1 else 0
     count = k.shape(log_p)[axis]
     valid = ops.not_equal(target, ignore_index)
@@ -119,7 +126,9 @@ def _picked(k: Any, log_p: Tensor, target: Tensor, weight: Any, ignore_index: in
     return ops.multiply(ops.where(valid, ops.negative(value), ops.zeros_like(value)), scale), scale
 
 
-def _nll(k: Any, log_p: Tensor, target: Tensor, weight: Any, reduction: int, ignore_index: int) -> tuple[Tensor, Tensor]:
+def _nll(
+    k: Any, log_p: Tensor, target: Tensor, weight: Any, reduction: int, ignore_index: int
+) -> tuple[Tensor, Tensor]:
     """The loss and the total weight (zero without reduction, as torch has it)."""
     loss, scale = _picked(k, log_p, target, weight, ignore_index)
     total = ops.sum(scale)
@@ -130,18 +139,28 @@ def _nll(k: Any, log_p: Tensor, target: Tensor, weight: Any, reduction: int, ign
 
 
 @rule("aten.nll_loss_forward.default", "aten.nll_loss2d_forward.default")
-def nll_loss_forward(k: Any, x: Tensor, target: Tensor, weight: Any, reduction: int, ignore_index: int) -> tuple[Tensor, Tensor]:
+def nll_loss_forward(
+    k: Any, x: Tensor, target: Tensor, weight: Any, reduction: int, ignore_index: int
+) -> tuple[Tensor, Tensor]:
     return _nll(k, x, target, weight, reduction, ignore_index)
 
 
 @rule("aten.nll_loss_nd.default", "aten.nll_loss.default", "aten.nll_loss2d.default")
-def nll_loss(k: Any, x: Tensor, target: Tensor, weight: Any = None, reduction: int = 1, ignore_index: int = -100) -> Tensor:
+def nll_loss(
+    k: Any, x: Tensor, target: Tensor, weight: Any = None, reduction: int = 1, ignore_index: int = -100
+) -> Tensor:
     return _nll(k, x, target, weight, reduction, ignore_index)[0]
 
 
 @rule("aten.cross_entropy_loss.default")
 def cross_entropy_loss(
-    k: Any, x: Tensor, target: Tensor, weight: Any = None, reduction: int = 1, ignore_index: int = -100, label_smoothing: float = 0.0
+    k: Any,
+    x: Tensor,
+    target: Tensor,
+    weight: Any = None,
+    reduction: int = 1,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """`target` holds class indices, or a probability for each class where it is floating."""
     axis = 1 if len(x.shape) > 1 else 0

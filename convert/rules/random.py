@@ -1,4 +1,4 @@
-"""Rules: random draws. Each op draws once, by `k.draw`, in torch axis order, so that recorded draws can be put in its place.
+"""Rules: random draws. Each op draws once, by `k.draw`, in torch axis order: a recorded draw can take its place.
 
 A dropout draws its keep mask (1 keeps, 0 drops); the others draw the values themselves.
 """
@@ -96,7 +96,9 @@ def _alpha(x: Tensor, mask: Tensor, p: float) -> Tensor:
     """Dropped entries take selu's negative limit, and mean and variance are restored (Klambauer et al., 2017)."""
     alpha = 1.7580993408473766
     a = 1 / math.sqrt((alpha * alpha * p + 1) * (1 - p)) if p < 1 else 0.0
-    return ops.add(ops.multiply(x, ops.multiply(mask, a)), ops.add(ops.multiply(ops.subtract(mask, 1.0), alpha * a), alpha * a * p))
+    return ops.add(
+        ops.multiply(x, ops.multiply(mask, a)), ops.add(ops.multiply(ops.subtract(mask, 1.0), alpha * a), alpha * a * p)
+    )
 
 
 @rule("aten.alpha_dropout.default", layout=ELEMENTWISE, modal=("train",), random=True)
@@ -168,14 +170,18 @@ def exponential(k: Any, x: Tensor, lambd: float = 1.0) -> Tensor:
 
 @rule("aten.cauchy.default", layout=ELEMENTWISE, random=True)
 def cauchy(k: Any, x: Tensor, median: float = 0.0, sigma: float = 1.0) -> Tensor:
-    return _drawn(k, x, lambda size, dtype, seed: ops.tan((_uniform(size, dtype, seed) - 0.5) * math.pi) * sigma + median)
+    return _drawn(
+        k, x, lambda size, dtype, seed: ops.tan((_uniform(size, dtype, seed) - 0.5) * math.pi) * sigma + median
+    )
 
 
 @rule("aten.geometric.default", layout=ELEMENTWISE, random=True)
 def geometric(k: Any, x: Tensor, p: float) -> Tensor:
     """The number of trials up to the first success: 1, 2, ..."""
     scale = 1 / math.log1p(-p) if p < 1 else 0.0
-    return _drawn(k, x, lambda size, dtype, seed: ops.maximum(ops.ceil(ops.log(_open(_uniform(size, dtype, seed))) * scale), 1.0))
+    return _drawn(
+        k, x, lambda size, dtype, seed: ops.maximum(ops.ceil(ops.log(_open(_uniform(size, dtype, seed))) * scale), 1.0)
+    )
 
 
 @rule("aten.randint_like.default", layout=ELEMENTWISE, random=True)
@@ -206,7 +212,9 @@ def randn(k: Any, size: Sequence[Any], dtype: Any = None) -> Tensor:
 
 @rule("aten.randint.low", random=True)
 def randint_low(k: Any, low: Any, high: Any, size: Sequence[Any], dtype: Any = None) -> Tensor:
-    return _made(k, size, lambda sizes, _, seed: keras.random.randint(tuple(sizes), low, high, dtype="int64", seed=seed))
+    return _made(
+        k, size, lambda sizes, _, seed: keras.random.randint(tuple(sizes), low, high, dtype="int64", seed=seed)
+    )
 
 
 @rule("aten.randint.default", random=True)
@@ -234,7 +242,7 @@ def normal_of_tensors(k: Any, mean: Any, std: Any) -> Tensor:
 
 @rule("aten.multinomial.default", random=True)
 def multinomial(k: Any, weights: Tensor, count: int, replacement: bool = False) -> Tensor:
-    """Indices by exponential races: without replacement the `count` greatest of log w + Gumbel noise (Kool et al., 2019)."""
+    """The greatest of log w + Gumbel noise; without replacement the `count` greatest (Kool et al., 2019)."""
     logits = ops.log(ops.stop_gradient(weights))
     shape = list(k.shape(weights))
 

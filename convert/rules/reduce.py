@@ -18,7 +18,7 @@ Tensor = Any
 
 def axes_of(k: Any, x: Tensor, dim: Any, keepdim: bool) -> tuple[int, ...]:
     """The positions to reduce; a 0-d tensor has none, whatever `dim` says."""
-    return k.reduce(dim, keepdim) if k.rank(x) else ()  # type: ignore[no-any-return]
+    return k.reduce(dim, keepdim) if k.rank(x) else ()
 
 
 # ---------------------------------------------------------------------------------------------------- sums and means
@@ -93,18 +93,24 @@ def std(k: Any, x: Tensor, dim: Any = None, correction: Any = None, keepdim: boo
 
 
 @rule("aten.var_mean.correction", layout=MAPPED)
-def var_mean(k: Any, x: Tensor, dim: Any = None, correction: Any = None, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+def var_mean(
+    k: Any, x: Tensor, dim: Any = None, correction: Any = None, keepdim: bool = False
+) -> tuple[Tensor, Tensor]:
     return _moments(k, x, dim, correction, keepdim)
 
 
 @rule("aten.std_mean.correction", layout=MAPPED)
-def std_mean(k: Any, x: Tensor, dim: Any = None, correction: Any = None, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+def std_mean(
+    k: Any, x: Tensor, dim: Any = None, correction: Any = None, keepdim: bool = False
+) -> tuple[Tensor, Tensor]:
     variance, center = _moments(k, x, dim, correction, keepdim)
     return root(variance), center
 
 
 for _name, _by_correction in {"var": var, "std": std, "var_mean": var_mean, "std_mean": std_mean}.items():
-    rule(f"aten.{_name}.default", layout=MAPPED)(lambda k, x, unbiased=True, _f=_by_correction: _f(k, x, None, int(unbiased)))
+    rule(f"aten.{_name}.default", layout=MAPPED)(
+        lambda k, x, unbiased=True, _f=_by_correction: _f(k, x, None, int(unbiased))
+    )
     rule(f"aten.{_name}.dim", layout=MAPPED)(
         lambda k, x, dim=None, unbiased=True, keepdim=False, _f=_by_correction: _f(k, x, dim, int(unbiased), keepdim)
     )
@@ -227,7 +233,9 @@ def vector_norm(x: Tensor, p: Any, axes: tuple[int, ...], keepdims: bool) -> Ten
 
 
 @rule("aten.linalg_vector_norm.default", layout=MAPPED)
-def linalg_vector_norm(k: Any, x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
+def linalg_vector_norm(
+    k: Any, x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None
+) -> Tensor:
     return vector_norm(k.cast(x, k.out.dtype), ord, axes_of(k, x, dim, keepdim), keepdim)
 
 

@@ -120,6 +120,7 @@ FAMILIES = (
     "norm",
     "pool",
     "resize",
+    "sample",
     "attention",
     "rnn",
     "random",

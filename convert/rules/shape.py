@@ -93,6 +93,15 @@ def copy(k: Any, x: Any, source: Any) -> Any:
     return k.broadcast_to(source, sizes_of(k, k.out))
 
 
+@rule("aten.as_strided.default", "aten.as_strided_copy.default")
+def as_strided(k: Any, x: Any, size: Sequence[Size], stride: Sequence[Size], storage_offset: Size = None) -> Any:
+    """Elements of a contiguous tensor by their place in memory (the capture lets no other operand through)."""
+    place = k.constant(np.asarray(0 if storage_offset is None else storage_offset), "int64")
+    for count, step in zip(plain(*size), plain(*stride), strict=True):
+        place = ops.add(ops.expand_dims(place, -1), iota(k, count) * step)
+    return ops.take(k.reshape(x, (-1,)), place, axis=0)
+
+
 # --------------------------------------------------------------------------------------------------------- broadcasting
 @rule("aten.expand.default", "aten.expand_copy.default", "aten.broadcast_to.default", "aten.expand_as.default")
 def expand(k: Any, x: Any, size: Any, implicit: bool = False) -> Any:

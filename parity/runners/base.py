@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from isomorph.parity.tolerance import Array
 
-__all__ = ["ParameterInfo", "Perturbation", "Recorded", "Request", "Responder", "Response", "Runner"]
+__all__ = ["ParameterInfo", "Perturbation", "Recorded", "Request", "Responder", "Response", "Runner", "align"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Request:
     inputs: flat, in the contract's order. mode: "eval" or "train". backward: also the vector-Jacobian product.
     cotangents: one per output, None for an output that has no gradient; None altogether lets the runner draw them from
     `seed`. draws: what each random site uses instead of drawing; None lets the runner draw from `seed` and record.
-    perturbation and flush_denormals are asked of the original only.
+    structure: how the original's outputs nest in this mode (see `align`). perturbation and flush_denormals are asked of
+    the original only.
     """
 
     inputs: tuple[Array, ...]
@@ -49,6 +50,7 @@ class Request:
     seed: int = 0
     cotangents: tuple[Array | None, ...] | None = None
     draws: tuple[Recorded, ...] | None = None
+    structure: Any = None
     perturbation: Perturbation | None = None
     flush_denormals: bool = False
 
@@ -59,7 +61,8 @@ class Response:
 
     outputs, dtypes: flat. structure: how they nest: None, an index into outputs, a list, or a dict by name.
     input_gradients: by input name, None where the input is no float. parameter_gradients: by name, trainable ones only;
-    zeros where the parameter was not used. buffers: by name, after the run. draws: what was drawn or replayed.
+    zeros where the parameter was not used. buffers: by name, after the run. draws: what was drawn or replayed. extra:
+    how many outputs were left out because the original returns None there in this mode.
     """
 
     outputs: tuple[Array, ...]
@@ -70,6 +73,7 @@ class Response:
     buffers: Mapping[str, Array] = field(default_factory=dict)
     cotangents: tuple[Array | None, ...] = ()
     draws: tuple[Recorded, ...] = ()
+    extra: int = 0
 
     def groups(self) -> dict[str, Mapping[str, Array]]:
         """quantity -> name -> array."""
@@ -119,3 +123,24 @@ class Runner(Responder, Protocol):
 
     def to_float64(self) -> Runner:
         """The same model and values in float64; an independent copy."""
+
+
+def align(expected: Any, got: Any) -> list[int] | None:
+    """For each leaf of one nesting its leaf in the other, or None if they are not the same nesting.
+
+    A leaf where `expected` has None is left out: a module may return an auxiliary output in train mode only, and a
+    Keras model has the same outputs in every mode.
+    """
+    found: list[tuple[int, int]] = []
+
+    def walk(left: Any, right: Any) -> bool:
+        if isinstance(left, dict) and isinstance(right, dict):
+            return list(left) == list(right) and all(walk(left[key], right[key]) for key in left)
+        if isinstance(left, list) and isinstance(right, list):
+            return len(left) == len(right) and all(map(walk, left, right))
+        if isinstance(left, int) and isinstance(right, int):
+            found.append((left, right))
+            return True
+        return left is None and (right is None or isinstance(right, int))
+
+    return [index for _, index in sorted(found)] if walk(expected, got) else None

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from isomorph.convert.errors import UnsupportedError
-from isomorph.parity.runners.base import ParameterInfo, Request, Response
+from isomorph.parity.runners.base import ParameterInfo, Request, Response, align
 from isomorph.parity.strategies import evaluate_dim
 from isomorph.parity.tolerance import Array
 
@@ -22,7 +22,8 @@ class RandomSiteError(RuntimeError):
 
 
 class KerasRunner:
-    """A Conversion behind the `Runner` protocol. The conversion's own model is used, and left as it was after each run."""
+    """A Conversion behind the `Runner` protocol. The conversion's own model is used, and left as it was after each
+    run."""
 
     def __init__(self, conversion: Any, dtype: str = "own") -> None:
         self.dtype = dtype
@@ -87,6 +88,11 @@ class KerasRunner:
             for variable, value in zip(self._volatile, saved, strict=True):
                 variable.assign(value)
         structure, arrays_out, dtypes = self._outputs(outputs, request)
+        places = align(request.structure, structure)
+        extra = len(arrays_out) - len(places) if places is not None else 0
+        if places is not None and extra:
+            structure = request.structure
+            arrays_out, dtypes = tuple(arrays_out[i] for i in places), tuple(dtypes[i] for i in places)
         return Response(
             arrays_out,
             dtypes,
@@ -107,20 +113,37 @@ class KerasRunner:
             buffers,
             request.cotangents or (),
             request.draws or (),
+            extra,
         )
 
     def cotangents(self, request: Request, outputs: Sequence[Any]) -> list[Any | None]:
         """The request's cotangents as tensors in the outputs' layout; None where there is none or the shape differs."""
+        leaves = self._leaf_numbers(len(outputs))
+        structure = _nest(self._conversion.output_structure, {place: index for index, place in enumerate(leaves)})
+        places = align(request.structure, structure)
+        given: dict[int, Array | None] = dict(enumerate(request.cotangents or ()))
+        if places is not None:
+            given = {place: given.get(index) for index, place in enumerate(places)}
         result: list[Any | None] = []
-        given = list(request.cotangents or ())
-        given += [None] * (len(outputs) - len(given))
-        for port, output, cotangent in zip(self._conversion.outputs, outputs, given, strict=False):
+        tensors = [index for index, place in enumerate(leaves) if place not in self._constants]
+        for index, port, output in zip(tensors, self._conversion.outputs, outputs, strict=True):
+            cotangent = given.get(index)
             if cotangent is None or not _is_float(keras.backend.standardize_dtype(output.dtype)):
                 result.append(None)
                 continue
             array = port.to_keras(cotangent) if cotangent.ndim == len(output.shape) else cotangent
             result.append(_tensor(array, output.dtype) if tuple(array.shape) == tuple(output.shape) else None)
         return result
+
+    @property
+    def _constants(self) -> dict[int, Any]:
+        """Leaf number -> what the original returns there, for outputs that are no tensors."""
+        return dict(getattr(self._conversion, "output_constants", {}))
+
+    def _leaf_numbers(self, tensors: int) -> list[int]:
+        """The leaf numbers that are arrays: tensors, and numbers that the original returns."""
+        numbers = {n for n, value in self._constants.items() if isinstance(value, bool | int | float | str)}
+        return [n for n in range(tensors + len(self._constants)) if n not in self._constants or n in numbers]
 
     def flatten(self, result: Any) -> list[Any]:
         """The model's result as a flat list in the order of the conversion's outputs."""
@@ -129,18 +152,19 @@ class KerasRunner:
     def _outputs(self, outputs: Sequence[Any], request: Request) -> tuple[Any, tuple[Array, ...], tuple[str, ...]]:
         """The nesting, and the flat arrays with their dtypes, numbers that the original returns included."""
         leaves: dict[int, tuple[Array, str]] = {}
-        constants = dict(getattr(self._conversion, "output_constants", {}))
-        places = (index for index in range(len(outputs) + len(constants)) if index not in constants)
+        constants, numbers = self._constants, self._leaf_numbers(len(outputs))
+        places = [number for number in numbers if number not in constants]
         for place, port, tensor in zip(places, self._conversion.outputs, outputs, strict=True):
             leaves[place] = _wide(port.to_torch(_numpy(tensor))), keras.backend.standardize_dtype(tensor.dtype)
-        for place, value in constants.items():
-            number = evaluate_dim(value, self._sizes(request)) if isinstance(value, str) else value
-            if isinstance(number, bool | int | float):
+        for place in numbers:
+            if place in constants:
+                value = constants[place]
+                number = evaluate_dim(value, self._sizes(request)) if isinstance(value, str) else value
                 name = "bool" if isinstance(number, bool) else "int64" if isinstance(number, int) else "float32"
                 leaves[place] = np.asarray(number, name), name
-        order = {place: index for index, place in enumerate(sorted(leaves))}
-        arrays = tuple(leaves[place][0] for place in order)
-        return _nest(self._conversion.output_structure, order), arrays, tuple(leaves[place][1] for place in order)
+        arrays, dtypes = zip(*(leaves[place] for place in numbers), strict=True) if numbers else ((), ())
+        nesting = _nest(self._conversion.output_structure, {place: index for index, place in enumerate(numbers)})
+        return nesting, tuple(arrays), tuple(dtypes)
 
     def _sizes(self, request: Request) -> dict[str, int]:
         """The size of each dim that is an axis by itself."""
@@ -152,17 +176,24 @@ class KerasRunner:
         }
 
     def _sites(self, request: Request) -> dict[int, Array]:
-        """Site index -> array. In eval mode the sites that draw are those that are not dropout."""
-        draws = request.draws or ()
-        sites = tuple(self._conversion.random_sites)
+        """Site index -> array, for all sites, or none.
+
+        In train mode every site has its draw. In eval mode dropout does not draw, and what is of train mode alone is
+        computed and thrown away, so there the recorded draws are those of some of the sites, or of none.
+        """
+        draws, sites = request.draws or (), tuple(self._conversion.random_sites)
+        if not draws and request.mode != "train":
+            return {}
+        drawing = sites
         if request.mode != "train" and len(draws) != len(sites):
-            sites = tuple(site for site in sites if "dropout" not in str(site.op))
-        if len(draws) != len(sites):
+            drawing = tuple(site for site in sites if "dropout" not in str(site.op))
+        if len(draws) != len(drawing):
             raise RandomSiteError(
                 f"the original draws {len(draws)} times in {request.mode} mode ({_list(d.op for d in draws)}), "
-                f"the converted model {len(sites)} times ({_list(str(s.op) for s in sites)})"
+                f"the converted model {len(drawing)} times ({_list(str(s.op) for s in drawing)})"
             )
-        return {site.index: draw.values for site, draw in zip(sites, draws, strict=True)}
+        arrays = {site.index: np.ones((), np.float32) for site in sites}  # for those that do not draw in this mode
+        return {**arrays, **{site.index: draw.values for site, draw in zip(drawing, draws, strict=True)}}
 
     def _infos(self, kind: str) -> dict[str, ParameterInfo]:
         return {
@@ -271,8 +302,8 @@ def _numpy(tensor: Any) -> Array:
 
 
 def _wide(array: Any) -> Array:
-    array = np.asarray(array)
-    return array.astype(np.float32) if str(array.dtype) in ("bfloat16", "float16") else array
+    given: Array = np.asarray(array)
+    return np.asarray(given, np.float32) if str(given.dtype) in ("bfloat16", "float16") else given
 
 
 def _tensor(array: Array, dtype: Any) -> Any:

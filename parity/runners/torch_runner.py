@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from isomorph.convert.errors import UsageError
 from isomorph.parity.random_mode import Float64Mode, IndexBounds, RandomTape, eager_control_flow, torch_dtype_limits_of
-from isomorph.parity.runners.base import ParameterInfo, Perturbation, Recorded, Request, Response
+from isomorph.parity.runners.base import ParameterInfo, Perturbation, Request, Response
 from isomorph.parity.strategies import round_to
 from isomorph.parity.tolerance import Array
 
@@ -52,7 +52,8 @@ class Call:
 
 
 def example_leaves(inputs: Any) -> Call:
-    """A `Call` from what a user may give: one tensor, a tuple of arguments, a dict of keyword arguments, or (args, kwargs)."""
+    """A `Call` from what a user may give: one tensor, a tuple of arguments, a dict of keyword arguments, or (args,
+    kwargs)."""
     if isinstance(inputs, torch.Tensor | np.ndarray):
         return Call((inputs,))
     if isinstance(inputs, Mapping):
@@ -316,21 +317,23 @@ def to_numpy(tensor: torch.Tensor) -> Array:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """ "float32" for torch.float32."""
+    """The name without its module: "float32" for torch.float32."""
     return str(dtype).rpartition(".")[2]
 
 
 def own_dtype(module: torch.nn.Module) -> str:
     """The floating dtype that most of a module's parameters (else buffers) have; float32 if it has none."""
     counts: dict[str, int] = {}
-    for tensor in [*module.parameters()] or [*module.buffers()]:
+    tensors: list[torch.Tensor] = [*module.parameters()]
+    for tensor in tensors or module.buffers():
         if tensor.is_floating_point():
             counts[dtype_name(tensor.dtype)] = counts.get(dtype_name(tensor.dtype), 0) + tensor.numel()
     return max(counts, key=lambda name: counts[name]) if counts else "float32"
 
 
 def copy_module(module: torch.nn.Module) -> torch.nn.Module:
-    """A deep copy. Tensors that a hook computed (old-style weight norm) are detached in the copy; the next run recomputes them."""
+    """A deep copy. Tensors that a hook computed (old-style weight norm) are detached in the copy; the next run
+    recomputes them."""
     hidden: dict[int, Any] = {}
     for child in module.modules():
         for value in vars(child).values():

@@ -34,7 +34,9 @@ class Adapter:
         return xs, self._call(xs)
 
     def _call(self, xs: list[tf.Tensor]) -> list[Any]:
-        result = self.converted.flatten_outputs(self.converted.model(xs if len(xs) > 1 else xs[0], training=self.training))
+        result = self.converted.flatten_outputs(
+            self.converted.model(xs if len(xs) > 1 else xs[0], training=self.training)
+        )
         orders = [p.permutation for p in self.converted.outputs]
         return [y if p is None else tf.transpose(y, np.argsort(p)) for y, p in zip(result, orders, strict=True)]
 

@@ -251,6 +251,37 @@ def test_an_exported_program(isomorph: Command) -> None:
     assert not np.asarray(keras.models.load_model("z.keras")(x.numpy())).any()
 
 
+TWO = """
+import torch
+from torch import nn
+
+class Two(nn.Module):
+    def forward(self, x, y):
+        return x * 2, y * 3
+"""
+
+
+@pytest.mark.xfail(
+    strict=True, reason="axes that torch does not need to be equal are named b and b1, though both were asked as b"
+)
+def test_one_name_is_one_axis(isomorph: Command, tmp_path: Path) -> None:
+    (tmp_path / "cli_two.py").write_text(TWO)
+    run = isomorph(
+        "convert",
+        "cli_two:Two",
+        "--input",
+        "x=float32[b,3]",
+        "--input",
+        "y=float32[b,4]",
+        "-o",
+        "m.keras",
+        "--verify",
+        "none",
+        "--json",
+    )
+    assert [port["dims"] for port in run.document["inputs"]] == [["b", 3], ["b", 4]]
+
+
 def test_wrong_backend(isomorph: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERAS_BACKEND", "theano")
     assert isomorph(*MLP).error == "KERAS_BACKEND=theano: isomorph knows tensorflow, jax, torch"

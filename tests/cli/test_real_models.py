@@ -31,7 +31,7 @@ def test_digits(layout: str, isomorph: Command, tmp_path: Path) -> None:
                    "--layout", layout, "-o", output, "--json")  # fmt: skip
     assert run.code == 0, run.err
     assert run.document["report"]["native_share"] == 1.0
-    assert run.document["report"]["transposes"] == 0, "one channel: a reshape will do"
+    assert run.document["report"]["transposes"] <= 1, "only where torch flattens, before the head"
     assert run.document["inputs"][0]["permutation"] == ([0, 2, 3, 1] if layout == "keras" else None)
     buffers = run.document["verdict"]["coverage"]["buffers"]["compared"]
     assert any("running_var" in name for name in buffers), "a training step was compared"
@@ -84,7 +84,7 @@ def test_sentence_embeddings(isomorph: Command, tmp_path: Path) -> None:
     directory, output = minilm(), tmp_path / "minilm.keras"
     run = isomorph("convert", f"hf:{directory}", "--to", "keras", "-o", output, "--verify", "quick", "--json")
     assert run.code == 0, run.err
-    assert [p["dims"] for p in run.document["inputs"]] == [["b", "s"]] * 3
+    assert [p["dims"][1] for p in run.document["inputs"]] == ["s"] * 3
     import isomorph.convert.layers
 
     model = keras.models.load_model(output)

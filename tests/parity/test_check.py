@@ -78,7 +78,8 @@ def test_it_lists_what_it_compared(honest: Verdict, net: Net) -> None:
     assert coverage["random_sites"] == 1
     assert len(coverage["sizes"]) == 3
     assert {item["case"].distribution for item in coverage["cases"]} == {"normal", "mixed", "grid", "large", "edge"}
-    assert coverage["teeth"] and all(tooth["caught"] for tooth in coverage["teeth"])
+    assert coverage["teeth"]
+    assert all(tooth["caught"] for tooth in coverage["teeth"])
 
 
 @pytest.mark.parametrize("bug", BUGS)

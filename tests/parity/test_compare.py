@@ -108,7 +108,8 @@ class TestPrecision:
     original = (reference * (1 + 2.0**-24)).astype(np.float32)
 
     def judge(self, got: np.ndarray, **options: object) -> str:
-        return compare_precision(self.reference, self.original, got, "float32", **options).outcome  # type: ignore[arg-type]
+        finding = compare_precision(self.reference, self.original, got, "float32", **options)  # type: ignore[arg-type]
+        return finding.outcome
 
     def test_rounding_like_the_original_is_equal(self) -> None:
         assert self.judge((self.reference * (1 - 2.0**-22)).astype(np.float32)) == "equal"

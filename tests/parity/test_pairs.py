@@ -46,7 +46,8 @@ HONEST = {
         lambda x, y: F.layer_norm(y, (8,)),
         lambda x, y: (y - y.mean(-1, True)) * (y.var(-1, keepdim=True, unbiased=False) + 1e-5).rsqrt(),
     ),
-    "logsumexp": (lambda x, y: torch.logsumexp(y, -1), lambda x, y: (y - y.amax(-1, True)).exp().sum(-1).log() + y.amax(-1)),
+    "logsumexp": (lambda x, y: torch.logsumexp(y, -1),
+        lambda x, y: (y - y.amax(-1, True)).exp().sum(-1).log() + y.amax(-1)),
     "dropout": (lambda x, y: F.dropout(y, 0.3), lambda x, y: F.dropout(y, 0.3)),
     "silu": (lambda x, y: F.silu(y), lambda x, y: y * torch.sigmoid(y)),
 }  # fmt: skip
@@ -60,7 +61,8 @@ def test_honest_alternatives_pass(name: str) -> None:
 
 BUGS = {
     "softmax axis": (lambda x, y: F.softmax(y, -1), lambda x, y: F.softmax(y, 0), ("value", "output")),
-    "layer norm epsilon": (lambda x, y: F.layer_norm(y, (8,), eps=1e-5), lambda x, y: F.layer_norm(y, (8,), eps=1e-6), ("value", "output")),
+    "layer norm epsilon": (lambda x, y: F.layer_norm(y, (8,), eps=1e-5),
+        lambda x, y: F.layer_norm(y, (8,), eps=1e-6), ("value", "output")),
     "softplus beta": (lambda x, y: F.softplus(y), lambda x, y: F.softplus(y, 1.1), ("value", "output")),
     "elu alpha": (lambda x, y: F.elu(y), lambda x, y: F.celu(y, 1.3), ("value", "output")),
     "hardswish": (lambda x, y: F.hardswish(y), lambda x, y: y * torch.sigmoid(1.7 * y), ("value", "output")),
@@ -69,15 +71,18 @@ BUGS = {
     "rolled": (lambda x, y: y.cumsum(-1), lambda x, y: y.cumsum(-1).roll(1, -1), ("value", "output")),
     "detached path": (lambda x, y: x + y, lambda x, y: x + y.detach(), ("value", "parameter gradient")),
     "detached input": (lambda x, y: x + y, lambda x, y: x.detach() + y, ("value", "input gradient")),
-    "NaN swallowed": (lambda x, y: (y - 9e9).sqrt() + y, lambda x, y: (y - 9e9).clamp(min=0).sqrt() + y, ("nonfinite", "output")),
+    "NaN swallowed": (lambda x, y: (y - 9e9).sqrt() + y,
+        lambda x, y: (y - 9e9).clamp(min=0).sqrt() + y, ("nonfinite", "output")),
     "integer off by one": (lambda x, y: (y, y.argmax(-1)), lambda x, y: (y, y.argmax(-1) + 1), ("integer", "output")),
     "integer dtype": (lambda x, y: (y, y.argmax(-1)), lambda x, y: (y, y.argmax(-1).int()), ("dtype", "output")),
-    "float32 inside": (lambda x, y: y * 2, lambda x, y: y + torch.from_numpy(y.detach().numpy().astype("f4")), ("leak", "output")),
+    "float32 inside": (lambda x, y: y * 2,
+        lambda x, y: y + torch.from_numpy(y.detach().numpy().astype("f4")), ("leak", "output")),
     "names": (lambda x, y: {"a": y, "b": x}, lambda x, y: {"a": y, "c": x}, ("structure", "signature")),
     "nesting": (lambda x, y: (y, [x]), lambda x, y: (y, x), ("structure", "signature")),
     "squeezed": (lambda x, y: y[:, :1], lambda x, y: y[:, 0], ("shape", "output")),
     "random draw lost": (lambda x, y: F.dropout(y, 0.3), lambda x, y: y, ("raised", "signature")),
-    "naive softmax": (lambda x, y: F.softmax(30 * y, -1), lambda x, y: (30 * y).exp() / (30 * y).exp().sum(-1, True), ("nonfinite", "output")),
+    "naive softmax": (lambda x, y: F.softmax(30 * y, -1),
+        lambda x, y: (30 * y).exp() / (30 * y).exp().sum(-1, True), ("nonfinite", "output")),
 }  # fmt: skip
 
 
@@ -90,10 +95,12 @@ def test_bugs_are_rejected_with_the_right_kind(name: str) -> None:
 
 
 KINKS = {
-    "clamp at the bound": (lambda x, y: x.clamp(-1, 1) + y, lambda x, y: torch.where((x > -1) & (x < 1), x, x.detach().clamp(-1, 1)) + y),
+    "clamp at the bound": (lambda x, y: x.clamp(-1, 1) + y,
+        lambda x, y: torch.where((x > -1) & (x < 1), x, x.detach().clamp(-1, 1)) + y),
     "relu at zero": (lambda x, y: F.relu(x) + y, lambda x, y: torch.where(x >= 0, x, 0 * x) + y),
     "abs at zero": (lambda x, y: x.abs() + y, lambda x, y: torch.where(x >= 0, x, -x) + y),
-    "maximum of equals": (lambda x, y: torch.maximum(x, x.flip(0)) + y, lambda x, y: torch.where(x >= x.flip(0), x, x.flip(0)) + y),
+    "maximum of equals": (lambda x, y: torch.maximum(x, x.flip(0)) + y,
+        lambda x, y: torch.where(x >= x.flip(0), x, x.flip(0)) + y),
 }  # fmt: skip
 
 

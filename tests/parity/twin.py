@@ -22,7 +22,8 @@ PERMUTATION = (0, 2, 3, 1)
 
 
 class Net(nn.Module):
-    """(b, 3, h, w) -> (logits (b, 4), features (b, 6)): Conv, BatchNorm, ReLU, Dropout, mean, Linear, LeakyReLU, GELU, Linear."""
+    """(b, 3, h, w) -> (logits (b, 4), features (b, 6)): Conv, BatchNorm, ReLU, Dropout, mean, Linear, LeakyReLU, GELU,
+    Linear."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,6 +51,11 @@ def make_net(seed: int = 0) -> Net:
     return net
 
 
+def mean_over(x: Any, axes: tuple[int, ...]) -> Any:
+    """keras.ops.mean computes in float32 on the JAX backend, also of float64 (Keras 3.15)."""
+    return ops.sum(x, axes) / ops.cast(ops.prod([ops.shape(x)[axis] for axis in axes]), x.dtype)
+
+
 class TwinModel(keras.Model):
     """The same function in keras.ops, channels last. `fault` names the planted bug, "" for none."""
 
@@ -68,6 +74,7 @@ class TwinModel(keras.Model):
             for name, (shape, kind, trainable) in shapes.items()
         }
         self.seeds = keras.random.SeedGenerator(0)
+        self.built = True
 
     def call(self, x: Any, training: bool = False) -> Any:
         fault, w = self.fault, self.held
@@ -84,7 +91,7 @@ class TwinModel(keras.Model):
                 else keras.random.uniform(ops.shape(x), dtype=x.dtype, seed=self.seeds) < 0.6
             )
             x = x * ops.cast(keep, x.dtype) / (1.0 if fault == "dropout scale" else 0.6)
-        x = ops.mean(x, (1, 2))
+        x = mean_over(x, (1, 2))
         square = w["square.weight"]
         x = ops.matmul(x, ops.transpose(square) if fault == "transposed weight" else square) + w["square.bias"]
         slope = 0.3 if fault == "leaky slope" else 0.1
@@ -112,8 +119,8 @@ class TwinModel(keras.Model):
         mean, variance = w["bn.running_mean"].value, w["bn.running_var"].value
         if training and fault != "running statistics":
             count = ops.cast(ops.prod(ops.shape(x)[:3]), x.dtype)
-            mean = ops.mean(x, (0, 1, 2))
-            variance = ops.mean((x - mean) ** 2, (0, 1, 2))
+            mean = mean_over(x, (0, 1, 2))
+            variance = mean_over((x - mean) ** 2, (0, 1, 2))
             unbiased = variance if fault == "biased variance" else variance * count / (count - 1)
             momentum = 0.8 if fault == "swapped momentum" else 0.2
             if fault != "buffer not updated":

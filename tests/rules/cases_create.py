@@ -9,7 +9,7 @@ import torch
 from .harness import Case, rand
 from .values import bools, call, each, grid, op, signed, undifferentiated
 
-R, I = rand(3, 4), signed(3, 4)
+R, INT = rand(3, 4), signed(3, 4)
 
 
 def made(key: str, *args: Any, tag: str = "", **kwargs: Any) -> Case:
@@ -33,21 +33,40 @@ CASES: list[Case] = [
     *[made(f"{n}.default", [2, 3], **F64) for n in ("zeros", "ones")],
     *[made(f"{n}.default", [2, 3], dtype=torch.int64, tag="int") for n in ("zeros", "ones")],
     sized("zeros_free", "zeros.default", lambda x: torch.zeros(x.shape[0], 4, dtype=torch.float64) + x),
-    *[Case(n, (f"aten.{k}",), f, lambda: [R]) for n, k, f in (
-        ("empty", "empty.memory_format", lambda x: (torch.empty(2, 3, dtype=torch.float64) * 0).nan_to_num() + x[:2, :3]),
-        ("empty_strided", "empty_strided.default", lambda x: op("empty_strided.default")([3, 4], [4, 1], dtype=torch.float64).fill_(2.0) + x),
-        ("empty_permuted", "empty_permuted.default", lambda x: op("empty_permuted.default")([3, 4], [0, 1], dtype=torch.float64).fill_(2.0) + x),
-        ("empty_like", "empty_like.default", lambda x: torch.empty_like(x).fill_(2.0) + x),
-        ("new_empty", "new_empty.default", lambda x: x.new_empty(3, 4).fill_(2.0) + x),
-        ("new_empty_strided", "new_empty_strided.default", lambda x: op("new_empty_strided.default")(x, [3, 4], [4, 1]).fill_(2.0) + x),
-    )],
+    *[
+        Case(n, (f"aten.{k}",), f, lambda: [R])
+        for n, k, f in (
+            (
+                "empty",
+                "empty.memory_format",
+                lambda x: (torch.empty(2, 3, dtype=torch.float64) * 0).nan_to_num() + x[:2, :3],
+            ),
+            (
+                "empty_strided",
+                "empty_strided.default",
+                lambda x: op("empty_strided.default")([3, 4], [4, 1], dtype=torch.float64).fill_(2.0) + x,
+            ),
+            (
+                "empty_permuted",
+                "empty_permuted.default",
+                lambda x: op("empty_permuted.default")([3, 4], [0, 1], dtype=torch.float64).fill_(2.0) + x,
+            ),
+            ("empty_like", "empty_like.default", lambda x: torch.empty_like(x).fill_(2.0) + x),
+            ("new_empty", "new_empty.default", lambda x: x.new_empty(3, 4).fill_(2.0) + x),
+            (
+                "new_empty_strided",
+                "new_empty_strided.default",
+                lambda x: op("new_empty_strided.default")(x, [3, 4], [4, 1]).fill_(2.0) + x,
+            ),
+        )
+    ],
     *each("zeros_like ones_like", R, dynamic=True),
-    *each("zeros_like ones_like", I, dtype=torch.float64, tag="dtype"),
+    *each("zeros_like ones_like", INT, dtype=torch.float64, tag="dtype"),
     call("full_like.default", R, 0.1, dynamic=True),
-    call("full_like.default", I, 0.1, dtype=torch.float64, tag="dtype"),
+    call("full_like.default", INT, 0.1, dtype=torch.float64, tag="dtype"),
     call("full_like.default", bools(3, 4), True, tag="bool"),
     *[call(f"{n}.default", R, [2, 5]) for n in ("new_zeros", "new_ones")],
-    call("new_full.default", I, [2, 5], 7),
+    call("new_full.default", INT, [2, 5], 7),
     sized("new_ones_free", "new_ones.default", lambda x: x.new_ones(x.shape[0], 2)),
     made("arange.default", 5),
     made("arange.default", 5, **F64, tag="float"),
@@ -61,9 +80,18 @@ CASES: list[Case] = [
     made("linspace.default", 0.1, 1.7, 6, tag="float32"),
     made("linspace.default", 0, 10, 5, dtype=torch.int64, tag="int"),
     made("logspace.default", -1.0, 1.0, 5, **F64),
-    *[undifferentiated(f"{n}.Tensor_Tensor", torch.tensor(0.5).double(), torch.tensor(2.0).double(), 5, **F64) for n in ("linspace", "logspace")],
-    *[undifferentiated(f"{n}.Tensor_Scalar", torch.tensor(0.5).double(), 2.0, 5, **F64) for n in ("linspace", "logspace")],
-    *[undifferentiated(f"{n}.Scalar_Tensor", 0.5, torch.tensor(2.0).double(), 5, **F64) for n in ("linspace", "logspace")],
+    *[
+        undifferentiated(f"{n}.Tensor_Tensor", torch.tensor(0.5).double(), torch.tensor(2.0).double(), 5, **F64)
+        for n in ("linspace", "logspace")
+    ],
+    *[
+        undifferentiated(f"{n}.Tensor_Scalar", torch.tensor(0.5).double(), 2.0, 5, **F64)
+        for n in ("linspace", "logspace")
+    ],
+    *[
+        undifferentiated(f"{n}.Scalar_Tensor", 0.5, torch.tensor(2.0).double(), 5, **F64)
+        for n in ("linspace", "logspace")
+    ],
     made("eye.default", 3, **F64),
     made("eye.m", 2, 4),
     sized("eye_free", "eye.default", lambda x: torch.eye(x.shape[0], dtype=torch.float64) @ x),

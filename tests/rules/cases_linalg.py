@@ -23,6 +23,9 @@ def _x(*shapes: tuple[int, ...]) -> Any:
     return lambda: [rand(*s, seed=i) for i, s in enumerate(shapes)]
 
 
+COMPLEX64 = "keras.ops.multiply computes complex128 in complex64"
+
+
 class Branch(torch.nn.Module):
     """torch.cond on data, with parameters in one branch."""
 
@@ -36,7 +39,7 @@ class Branch(torch.nn.Module):
 
 def _nested(x: torch.Tensor, y: torch.Tensor) -> Any:
     def inner(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return torch.cond(y.max() > 0.5, lambda x, y: x - y[:1], lambda x, y: x.flip(0) * y.sum(), (x, y))
+        return torch.cond(y.max() > 0.5, lambda x, y: x - y[:1], lambda x, y: x.flip(0) * y[1:], (x, y))
 
     return torch.cond((x > 0).any(), lambda x, y: inner(x, y) * 1, lambda x, y: x * x.shape[0], (x, y))
 
@@ -76,8 +79,8 @@ CASES = [
     spectrum("irfft_odd", lambda x: torch.fft.irfft(torch.view_as_complex(x), n=7, norm="ortho"), (3, 4, 2)),
     spectrum("ifft", lambda x: torch.view_as_real(torch.fft.ifft(torch.view_as_complex(x), dim=0)), (3, 4, 2)),
     spectrum("global_filter", lambda x, w: torch.fft.irfft2(torch.fft.rfft2(x, dim=(1, 2), norm="ortho") * torch.view_as_complex(w), s=(4, 6), dim=(1, 2), norm="ortho"),
-             (2, 4, 6, 3), (4, 4, 3, 2), dynamic=free((0,), ())),
-    spectrum("rotary", lambda x, a: torch.view_as_real(torch.view_as_complex(x) * torch.polar(torch.ones_like(a), a)).flatten(-2), (2, 5, 3, 2), (5, 3)),
+             (2, 4, 6, 3), (4, 4, 3, 2), dynamic=free((0,), ()), xfail=COMPLEX64),
+    spectrum("rotary", lambda x, a: torch.view_as_real(torch.view_as_complex(x) * torch.polar(torch.ones_like(a), a)).flatten(-2), (2, 5, 3, 2), (5, 3), xfail=COMPLEX64),
     spectrum("magnitude", lambda x: torch.fft.rfft(x).abs(), (2, 6)),
     Case("cond", ("higher_order.cond",), Branch, lambda: [rand(2, 3).abs()], module=True, dynamic=True),
     Case("cond_false", ("higher_order.cond",), Branch, lambda: [-rand(2, 3).abs()], module=True, dynamic=True),

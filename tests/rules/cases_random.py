@@ -1,4 +1,7 @@
-"""Rows: random draws, brought to a fixed result: ranges, certain events, evaluation mode. `test_random.py` looks at the draws."""
+"""Rows: random draws, brought to a fixed result: ranges, certain events, evaluation mode.
+
+`test_random.py` looks at the draws themselves.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from .values import call, op
 R, IMAGE = rand(3, 4), rand(2, 3, 4, 4)
 
 
-def fixed(key: str, function: object, tag: str = "", x: torch.Tensor = R, dynamic: bool = False, grad: bool = True) -> Case:
+def fixed(
+    key: str, function: object, tag: str = "", x: torch.Tensor = R, dynamic: bool = False, grad: bool = True
+) -> Case:
     name = key.replace(".default", "").replace(".", "_") + (f"_{tag}" if tag else "_fixed")
     return Case(name, (f"aten.{key}",), function, lambda: [x], dynamic=dynamic, grad=grad)  # type: ignore[arg-type]
 
@@ -22,11 +27,21 @@ CASES: list[Case] = [
     call("dropout.default", R, 0.0, True, tag="p0"),
     call("dropout.default", R, 1.0, True, tag="p1"),
     fixed("native_dropout.default", lambda x: torch.native_dropout(x, 1.0, True), "p1"),
-    *[call(f"{n}.default", IMAGE, 0.5, False, tag="eval") for n in ("feature_dropout", "alpha_dropout", "feature_alpha_dropout")],
+    *[
+        call(f"{n}.default", IMAGE, 0.5, False, tag="eval")
+        for n in ("feature_dropout", "alpha_dropout", "feature_alpha_dropout")
+    ],
     call("feature_dropout.default", IMAGE, 1.0, True, tag="p1"),
     *[call(f"{n}.default", IMAGE, 1.0, True, tag="p1") for n in ("alpha_dropout", "feature_alpha_dropout")],
     Case("dropout_layer", ("aten.dropout.default",), lambda: nn.Dropout(0.3), lambda: [R], module=True, dynamic=True),
-    Case("dropout2d_layer", ("aten.feature_dropout.default",), lambda: nn.Dropout2d(0.3), lambda: [IMAGE], module=True, dynamic=True),
+    Case(
+        "dropout2d_layer",
+        ("aten.feature_dropout.default",),
+        lambda: nn.Dropout2d(0.3),
+        lambda: [IMAGE],
+        module=True,
+        dynamic=True,
+    ),
     fixed("bernoulli.default", lambda x: torch.bernoulli((x > 0).double()) + x),
     fixed("bernoulli.p", lambda x: op("bernoulli.p")(x.detach(), 1.0) + x, dynamic=True),
     fixed("bernoulli.Tensor", lambda x: op("bernoulli.Tensor")(x.detach(), (x[0] > 0).double()) + x),

@@ -17,9 +17,22 @@ def resize(name: str, op: str, shape: tuple[int, ...], dynamic: Any = False, **o
     return Case(name, (f"aten.{op}.vec",), lambda x: F.interpolate(x, **options), lambda: [rand(*shape)], dynamic=dynamic)
 
 
-def sample(name: str, shape: tuple[int, ...], grid: tuple[int, ...], spread: float = 1.5, dynamic: Any = False, **options: Any) -> Case:
-    op = f"aten.grid_sampler_{len(shape) - 2}d.default" if False else "aten.grid_sampler.default"
-    return Case(name, (op,), lambda x, g: F.grid_sample(x, g * spread, **options), lambda: [rand(*shape), rand(*grid, seed=1).tanh()], dynamic=dynamic)
+def sample(name: str, dims: int, mode: str, padding: str, corners: bool, dynamic: Any = False) -> Case:
+    """Positions from inside and outside of the image."""
+    shape, grid = ((2, 3, 5, 6), (2, 4, 7, 2)) if dims == 2 else ((2, 2, 3, 4, 5), (2, 2, 3, 4, 3))
+
+    def function(x: Any, g: Any) -> Any:
+        return F.grid_sample(x, g * 1.5, mode, padding, corners)
+
+    return Case(name, ("aten.grid_sampler.default",), function, lambda: [rand(*shape), rand(*grid, seed=1)], dynamic=dynamic)
+
+
+def affine(name: str, size: tuple[int, ...], corners: bool, dynamic: Any = False) -> Case:
+    def function(t: Any) -> Any:
+        return F.affine_grid(t, (t.shape[0], *size), corners)
+
+    n = len(size) - 1
+    return Case(name, ("aten.affine_grid_generator.default",), function, lambda: [rand(2, n, n + 1)], dynamic=dynamic)
 
 
 S2, S3 = (2, 3, 5, 6), (2, 2, 3, 4, 5)
@@ -60,4 +73,10 @@ CASES = [
     resize("bicubic_antialias_free", "_upsample_bicubic2d_aa", (2, 3, 9, 8), size=(4, 11), mode="bicubic", antialias=True, dynamic=FREE),
     Case("area", ("aten.adaptive_avg_pool2d.default",), lambda x: F.interpolate(x, size=(3, 4), mode="area"), lambda: [rand(*S2)]),
     Case("resize_after_conv", (), lambda x, w: F.interpolate(F.conv2d(x, w), scale_factor=2, mode="bilinear"), lambda: [rand(*S2), rand(4, 3, 2, 2)]),
+    *(sample(f"grid_{m}_{p}_{int(c)}", 2, m, p, c, c) for m in ("bilinear", "nearest", "bicubic") for p in ("zeros", "border", "reflection") for c in (False, True)),
+    *(sample(f"grid3d_{m}_{p}", 3, m, p, False) for m in ("bilinear", "nearest") for p in ("zeros", "border", "reflection")),
+    affine("affine_grid", (3, 4, 5), False, True),
+    affine("affine_grid_corners", (3, 4, 5), True),
+    affine("affine_grid_3d", (3, 1, 4, 5), False),
+    Case("spatial_transformer", (), lambda x, t: F.grid_sample(x, F.affine_grid(t, x.shape, False), align_corners=False), lambda: [rand(*S2), rand(2, 2, 3)], dynamic=True),
 ]

@@ -85,6 +85,8 @@ CASES = [
     Case("pixel_unshuffle", ("aten.pixel_unshuffle.default",), lambda x: torch.pixel_unshuffle(x, 2), _x(2, 3, 4, 6), dynamic=free((0,))),
     Case("channel_shuffle", ("aten.channel_shuffle.default",), lambda x: torch.channel_shuffle(x, 3), _x(2, 6, 2, 3), dynamic=True),
     Case("view_dtype", ("aten.view.dtype",), lambda x: x.view(torch.int64), _x(3, 2)),
+    Case("as_strided", ("aten.as_strided.default",), lambda x: torch.as_strided(x, (2, 3, 2), (2, 1, 4), 1), _x(3, 4)),
+    Case("as_strided_windows", (), lambda x: torch.as_strided((x * 2), (2, 4, 3), (6, 1, 1)), _x(2, 6)),
     Case("atleast_3d", (), torch.atleast_3d, _x(3)),
     Case("hstack", (), lambda x, y: torch.hstack([x, y]), lambda: [rand(2, 3), rand(2, 1)]),
 ]  # fmt: skip

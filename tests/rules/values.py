@@ -35,10 +35,22 @@ def op(key: str) -> Any:
     return getattr(getattr(torch.ops.aten, packet), overload)
 
 
-def call(key: str, *args: Any, tag: str = "", dynamic: Any = False, grad: bool = True, rtol: float = 1e-10, xfail: str = "", wrt: int | None = None, **kwargs: Any) -> Case:
+def call(
+    key: str,
+    *args: Any,
+    tag: str = "",
+    dynamic: Any = False,
+    grad: bool = True,
+    rtol: float = 1e-10,
+    xfail: str = "",
+    wrt: int | None = None,
+    **kwargs: Any,
+) -> Case:
     """A row that calls one overload. The tensors among `args` (and in lists) are the inputs, the rest is fixed.
     `wrt`: how many of them torch can differentiate, where not all."""
-    tensors = [a for a in args if isinstance(a, torch.Tensor)] + [v for v in kwargs.values() if isinstance(v, torch.Tensor)]
+    tensors = [a for a in args if isinstance(a, torch.Tensor)] + [
+        v for v in kwargs.values() if isinstance(v, torch.Tensor)
+    ]
 
     def function(*xs: torch.Tensor) -> Any:
         rest = iter(x if wrt is None or i < wrt else x.detach() for i, x in enumerate(xs))

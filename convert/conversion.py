@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +22,7 @@ from .random_sites import RandomSite
 from .weights import Transform, WeightEntry, numpy_of, variable_at
 
 METADATA = "isomorph.json"
+DATE = (1980, 1, 1, 0, 0, 0)
 SCHEMA = 1
 
 
@@ -194,7 +197,7 @@ class Conversion:
         os.close(handle)
         try:
             self.model.save(temporary)
-            _add_member(temporary, METADATA, json.dumps(self.metadata(), default=str))
+            _finish(temporary, json.dumps(self.metadata(), default=str, sort_keys=True))
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
         finally:
@@ -246,21 +249,33 @@ def _port(data: dict[str, Any]) -> Port:
     return Port(data["name"], data["dtype"], tuple(data["dims"]), None if data["permutation"] is None else tuple(data["permutation"]))
 
 
-def _add_member(archive: str, name: str, text: str) -> None:
-    """Add a file to what Keras has written, and take out every date: the same input gives the same bytes."""
-    undated, rewritten = (1980, 1, 1, 0, 0, 0), f"{archive}.undated"
+def _finish(archive: str, metadata: str) -> None:
+    """Add the metadata, and take out what Keras writes of the moment: dates and object ids. The same model gives the same bytes."""
+    plain = f"{archive}.tmp"
     try:
-        with zipfile.ZipFile(archive) as old, zipfile.ZipFile(rewritten, "w") as new:
-            for member in old.infolist():
-                content = old.read(member)
-                if member.filename == "metadata.json":
-                    content = json.dumps({**json.loads(content), "date_saved": "1980-01-01@00:00:00"}).encode()
-                new.writestr(zipfile.ZipInfo(member.filename, undated), content)
-            new.writestr(zipfile.ZipInfo(name, undated), text)
-        os.replace(rewritten, archive)
+        with zipfile.ZipFile(archive) as old, zipfile.ZipFile(plain, "w") as new:
+            for name in sorted(old.namelist()):
+                info = zipfile.ZipInfo(name, DATE)
+                if name == "config.json":
+                    new.writestr(info, _renumbered(old.read(name).decode()))
+                elif name == "metadata.json":
+                    new.writestr(info, json.dumps({**json.loads(old.read(name)), "date_saved": "1980-01-01@00:00:00"}))
+                else:
+                    with old.open(name) as source, new.open(info, "w", force_zip64=True) as target:
+                        shutil.copyfileobj(source, target, 1 << 20)
+            new.writestr(zipfile.ZipInfo(METADATA, DATE), metadata)
+        os.replace(plain, archive)
     finally:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(rewritten)
+            os.unlink(plain)
+
+
+def _renumbered(config: str) -> str:
+    """Keras names shared objects by memory address: number them in order of appearance."""
+    numbers: dict[str, int] = {}
+    return re.sub(
+        r'("shared_object_id": )(\d+)', lambda m: f"{m[1]}{numbers.setdefault(m[2], len(numbers) + 1)}", config
+    )
 
 
 def _tensor(array: np.ndarray) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from .driver import bring, lower
 from .errors import UnsupportedError
 from .functional import Functional
 from .graph_layer import static_shape
-from .ir import Graph, GraphError, Node, Origin, Value, leaves
+from .ir import Graph, GraphError, Node, Origin, Value, fresh_names, leaves
 from .layers import Buffer, GraphLayer, SelectMode, Weight
 from .layout import Placed, Perm
 from .random_sites import RandomSite, draws_of
@@ -58,6 +59,11 @@ class Emitter:
         self.sites: list[RandomSite] = []
         self.site_numbers = self._number_sites()
         self.models: dict[Run, tuple[Any, list[Perm], list[tuple[Any, Perm]]]] = {}
+
+    def next_seed(self) -> int:
+        """Seeds by number: the same module gives the same file."""
+        self.counts["seeds"] += 1
+        return self.counts["seeds"]
 
     def _number_sites(self) -> dict[Node, list[int]]:
         numbers: dict[Node, list[int]] = {}
@@ -108,6 +114,8 @@ class Emitter:
             raise UnsupportedError("the model returns no tensor: there is nothing to convert")
         tensors = [p.tensor for p in inputs]
         model = keras.Model(tensors if len(tensors) > 1 else tensors[0], self._structure(outputs), name="model")
+        for each in [*(m for m, _, _ in self.models.values()), model]:
+            _name_operations(each)
         return Emitted(model, inputs, outputs, self.bindings, self.sites, self.counts, self.interpreted)
 
     def _structure(self, outputs: list[Placed]) -> Any:
@@ -153,8 +161,6 @@ class Scope:
     # ----------------------------------------------------------------------------------------------------------- names
     def unique(self, node: Node | None, fallback: str) -> str:
         """A layer name for this scope: the module's where the node stands for one, else from the op."""
-        import re
-
         base = self.emitter.plan.names.get(node) if node is not None else None
         if base is None:
             base = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", fallback).lower()
@@ -313,7 +319,7 @@ class Scope:
         piece = Graph(operands, list(node.outputs), [node.replace(origin=Origin(node.origin.fx_name, node.origin.module_path))])
         tensors = [self.bring(self.fetch(v), layout.identity(v.type.rank)).tensor for v in operands]
         only = "train only" in node.origin.passes
-        layer = GraphLayer(piece, name=self.unique(node, node.op.split(".")[1]), train_only=only)
+        layer = GraphLayer(piece, name=self.unique(node, node.op.split(".")[1]), train_only=only, seed=self.emitter.next_seed())
         self.made.append(layer)
         results = layer(*tensors)
         results = results if isinstance(results, (list, tuple)) else [results]
@@ -380,6 +386,14 @@ class Scope:
             for i, j in zip(self.emitter.site_numbers.get(first, []), self.emitter.site_numbers.get(again, []), strict=True):
                 if i in by_site:
                     self.emitter.sites.append(dataclasses.replace(by_site[i], index=j))
+
+
+def _name_operations(model: Any) -> None:
+    """Names by place for the ops Keras numbered by a process-wide counter: the same module gives the same file."""
+    fresh = fresh_names(layer.name for layer in model.operations if isinstance(layer, keras.Layer))
+    for op in model.operations:
+        if not isinstance(op, keras.Layer):
+            op.name = fresh(re.sub(r"_\d+$", "", op.name))
 
 
 def emit(graph: Graph, tensors: Mapping[str, Any], keras_layout: bool = True, batchnorm: str = "torch") -> Emitted:

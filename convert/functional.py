@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -115,6 +116,8 @@ class Functional(Builder):
         dtype = config.pop("dtype", None) or next((r.type.dtype for r in bound.values() if r.type.is_floating), None) or self._policy(inputs[0])
         key = json.dumps([cls.__name__, {k: repr(v) for k, v in config.items()}, {k: r.name for k, r in bound.items()}], sort_keys=True)
         layer = self.scope.layers.get(key) if bound else None
+        if "seed" in inspect.signature(cls.__init__).parameters:
+            config.setdefault("seed", self.scope.emitter.next_seed())
         if layer is None:
             layer = cls(name=self.scope.unique(self.node, name or cls.__name__), dtype=dtype, **config)
             y = layer(*inputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ def environment() -> dict[str, str]:
         "python": platform.python_version(),
         "keras_backend": keras.backend.backend(),
         "machine": platform.machine(),
+        "tf_onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1"),
         "tf32": str(torch.backends.cuda.matmul.allow_tf32),
     }
 

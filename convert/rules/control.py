@@ -22,7 +22,7 @@ def run(k: Any, graph: Graph, tensors: Sequence[Any]) -> list[Any]:
 
 @rule("higher_order.cond")
 def cond(k: Any, predicate: Any, on_true: Graph, on_false: Graph, operands: Sequence[Any]) -> Any:
-    """One of two graphs, by a boolean. Both give tensors of equal shapes and dtypes; gradients follow the branch taken."""
+    """One of two graphs, by a boolean. Both give tensors of equal types; gradients follow the branch taken."""
     if k.functional:
         raise Dynamic("control flow")
     given = [x for x, a in zip(operands, k.node.args[3], strict=True) if isinstance(a, Value)]
@@ -32,6 +32,8 @@ def cond(k: Any, predicate: Any, on_true: Graph, on_false: Graph, operands: Sequ
     dtypes = [o.type.dtype for o in k.node.outputs]
 
     def taken(graph: Graph) -> Any:
-        return lambda: tuple(k.cast(ops.convert_to_tensor(y), d) for y, d in zip(run(k, graph, given), dtypes, strict=True))
+        return lambda: tuple(
+            k.cast(ops.convert_to_tensor(y), d) for y, d in zip(run(k, graph, given), dtypes, strict=True)
+        )
 
     return tuple(ops.cond(ops.reshape(ops.cast(predicate, "bool"), ()), taken(on_true), taken(on_false)))

@@ -23,7 +23,7 @@ def linalg_diagonal(k: Any, x: Any, offset: int = 0, dim1: int = -2, dim2: int =
 
 
 def on_diagonal(k: Any, d: Any, rows: int, columns: int, offset: int, other: Any) -> Any:
-    """(..., n) on a diagonal of (..., rows, columns); `other` (a number or tensor) elsewhere. where, not a product: infinities stay."""
+    """(..., n) on a diagonal of (..., rows, columns), `other` elsewhere. `where`, not a product: infinities stay."""
     count = k.shape(d)[-1]
     place = np.clip(np.arange(rows) - max(0, -offset), 0, count - 1)
     spread = d if offset == 0 and count == rows else ops.take(d, k.constant(place, "int64"), axis=-1)
@@ -55,7 +55,11 @@ def diagflat(k: Any, x: Any, offset: int = 0) -> Any:
 
 
 def _zero(k: Any, x: Any) -> Any:
-    return ops.zeros_like(ops.expand_dims(x, -1)) if k.rank(x) == 0 else ops.zeros_like(part(ops.expand_dims(x, -1), k.rank(x) - 1, 0, 1))
+    return (
+        ops.zeros_like(ops.expand_dims(x, -1))
+        if k.rank(x) == 0
+        else ops.zeros_like(part(ops.expand_dims(x, -1), k.rank(x) - 1, 0, 1))
+    )
 
 
 @rule("aten.diagonal_scatter.default")
@@ -86,10 +90,14 @@ def slice_scatter(k: Any, x: Any, src: Any, dim: int = 0, start: Size = None, en
     if step == 1:
         end = start + plain(k.shape(src)[axis])[0]
         whole = [part(x, axis, 0, start), src, part(x, axis, end)]
-        return ops.concatenate([p for p, empty in zip(whole, (_same(start, 0), False, _same(end, n)), strict=True) if not empty], axis=axis)
+        return ops.concatenate(
+            [p for p, empty in zip(whole, (_same(start, 0), False, _same(end, n)), strict=True) if not empty], axis=axis
+        )
     places = np.arange(n)
     inside = (places >= start) & (places < end) & ((places - start) % step == 0)
-    source = ops.take(src, k.constant(np.clip((places - start) // step, 0, max(0, k.shape(src)[axis] - 1)), "int64"), axis=axis)
+    source = ops.take(
+        src, k.constant(np.clip((places - start) // step, 0, max(0, k.shape(src)[axis] - 1)), "int64"), axis=axis
+    )
     return ops.where(k.constant(inside.reshape([-1 if a == axis else 1 for a in range(k.rank(x))])), source, x)
 
 

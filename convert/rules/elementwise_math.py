@@ -89,7 +89,12 @@ def frac(k: Any, x: Tensor) -> Tensor:
 @rule("aten.pow.Tensor_Scalar", "aten.float_power.Tensor_Scalar", layout=ELEMENTWISE, promote=True)
 def pow_scalar(k: Any, x: Tensor, exponent: Any) -> Tensor:
     exponent = number(exponent)
-    special: dict[Any, Any] = {0: ops.ones_like, 1: lambda v: v, 2: ops.square, 3: lambda v: ops.multiply(ops.square(v), v)}
+    special: dict[Any, Any] = {
+        0: ops.ones_like,
+        1: lambda v: v,
+        2: ops.square,
+        3: lambda v: ops.multiply(ops.square(v), v),
+    }
     if is_float(k, x):
         special.update(
             {0.5: ops.sqrt, -0.5: ops.rsqrt, -1: ops.reciprocal, -2: lambda v: ops.reciprocal(ops.square(v))}

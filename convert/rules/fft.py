@@ -1,5 +1,5 @@
-"""Rules: complex numbers and Fourier transforms. torch's fft functions all decompose into three ops: real to complex, complex
-to complex, complex to real. `keras.ops` transform the last axis of a (real, imaginary) pair, one axis after the other."""
+"""Rules: complex numbers and Fourier transforms. `keras.ops` transform the last axis of a (real, imaginary) pair, one axis
+after the other; scaling is done on real numbers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,13 @@ def view_as_complex(k: Any, x: Any) -> Any:
     return joined(k, x[..., 0], x[..., 1])
 
 
-@rule("aten.conj.default", "aten._conj.default", "aten._conj_physical.default", "aten.conj_physical.default", "aten._conj_copy.default")
+@rule(
+    "aten.conj.default",
+    "aten._conj.default",
+    "aten._conj_physical.default",
+    "aten.conj_physical.default",
+    "aten._conj_copy.default",
+)
 def conj(k: Any, x: Any) -> Any:
     if not k.dtype(x).startswith("complex"):
         return x
@@ -85,12 +91,13 @@ def along(k: Any, transform: Any, re: Any, im: Any, dim: int) -> Pair:
     return ops.moveaxis(re, -1, dim), ops.moveaxis(im, -1, dim)
 
 
-def scale(k: Any, sizes: Sequence[Any], normalization: int) -> float:
+def scale(k: Any, sizes: Sequence[Any], normalization: int) -> Any:
     """torch's codes: 0 none, 1 divide by the root of the element count, 2 divide by the count."""
     count = 1
     for n in plain(*sizes):
         count = count * n
-    return {0: 1.0, 1: count**-0.5, 2: 1.0 / count}[normalization]
+    factors: tuple[Any, ...] = (1.0, count**-0.5, 1.0 / count)
+    return factors[normalization]
 
 
 def transformed(k: Any, re: Any, im: Any, dims: Sequence[int], forward: bool) -> Pair:
@@ -151,7 +158,11 @@ def _resized(k: Any, x: Any, dims: Sequence[int], lengths: Sequence[Any]) -> Any
     for d, n in zip(dims, lengths, strict=True):
         if n is not None:
             have, want = plain(k.shape(x)[d], n)
-            x = part(x, d, 0, want) if want <= have else ops.pad(x, [(0, want - have if a == d else 0) for a in range(k.rank(x))])
+            x = (
+                part(x, d, 0, want)
+                if want <= have
+                else ops.pad(x, [(0, want - have if a == d else 0) for a in range(k.rank(x))])
+            )
     return x
 
 
@@ -188,7 +199,8 @@ def real_inverse(k: Any, x: Any, s: Any, dim: Any, norm: str | None) -> Any:
     re, im = (_resized(k, p, dims, lengths) for p in _parts(k, x))
     factor = scale(k, [*(k.shape(re)[d] for d in dims[:-1]), n], _code(norm, False))
     re, im = transformed(k, re, im, dims[:-1], False)
-    return half_spectrum(k, *(_resized(k, p, [dims[-1]], [n // 2 + 1]) for p in (re, im)), dims[-1], n) * factor
+    re, im = (_resized(k, p, dims[-1:], [n // 2 + 1]) for p in (re, im))
+    return half_spectrum(k, re, im, dims[-1], n) * factor
 
 
 def _one(n: Any) -> list[Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,17 +23,26 @@ def without_padding(indices: Any, rows: Any, padding_idx: Any) -> Any:
 
 
 @rule("aten.embedding.default")
-def embedding(k: Any, weight: Any, indices: Any, padding_idx: Any = -1, scale_grad_by_freq: bool = False, sparse: bool = False) -> Any:
+def embedding(
+    k: Any, weight: Any, indices: Any, padding_idx: Any = -1, scale_grad_by_freq: bool = False, sparse: bool = False
+) -> Any:
+    return without_padding(indices, rows_read(k, weight, indices, scale_grad_by_freq), padding_idx)
+
+
+def rows_read(k: Any, weight: Any, indices: Any, scale_grad_by_freq: bool) -> Any:
+    """The rows at the indices; if wished, with each gradient over how often its row was read."""
     rows = ops.take(weight, indices, axis=0)
-    if scale_grad_by_freq:  # each gradient over how often its row was read
-        often = ops.take(count(k, k.reshape(indices, (-1,)), k.shape(weight)[0], k.dtype(weight)), indices, axis=0)
-        share = ops.expand_dims(1.0 / often, -1)
-        rows = ops.add(rows * share, ops.stop_gradient(rows - rows * share))
-    return without_padding(indices, rows, padding_idx)
+    if not scale_grad_by_freq:
+        return rows
+    often = ops.take(count(k, k.reshape(indices, (-1,)), k.shape(weight)[0], k.dtype(weight)), indices, axis=0)
+    share = ops.expand_dims(1.0 / often, -1)
+    return ops.add(rows * share, ops.stop_gradient(rows - rows * share))
 
 
 @layer_form("aten.embedding.default", params=("weight",))
-def embedding_layer(k: Any, weight: Any, indices: Any, padding_idx: Any = -1, scale_grad_by_freq: bool = False, sparse: bool = False) -> Any:
+def embedding_layer(
+    k: Any, weight: Any, indices: Any, padding_idx: Any = -1, scale_grad_by_freq: bool = False, sparse: bool = False
+) -> Any:
     if scale_grad_by_freq:
         return None
     count, width = weight.type.shape
@@ -48,18 +58,21 @@ def count(k: Any, ids: Any, bins: Size, dtype: str) -> Any:
 
 @rule("aten.embedding_bag.default", "aten.embedding_bag.padding_idx")
 def embedding_bag(
-    k: Any, weight: Any, indices: Any, offsets: Any, scale_grad_by_freq: bool, mode: int, sparse: bool, per_sample_weights: Any = None,
-    include_last_offset: bool = False, padding_idx: int | None = None,
+    k: Any, weight: Any, indices: Any, offsets: Any, scale_grad_by_freq: bool = False, mode: int = 0, sparse: bool = False,
+    per_sample_weights: Any = None, include_last_offset: bool = False, padding_idx: int | None = None,
 ) -> Any:  # fmt: skip
-    """Sums, means or maxima of the rows between offsets. Results: bags, the bag of each index, bag sizes, argmax of each bag."""
-    if scale_grad_by_freq:
-        raise Dynamic("embedding_bag with scale_grad_by_freq")
+    """Sums (mode 0), means (1) or maxima (2) of the rows between offsets, then what torch keeps for its backward pass: the
+    bag of each index, the bag sizes, the argmax of each bag (zeros here)."""
     bags = plain(k.shape(offsets)[0])[0] - include_last_offset
     total = plain(k.shape(indices)[0])[0]
     starts = ops.expand_dims(part(offsets, 0, 0, bags), 0)
     bag = ops.sum(ops.cast(ops.expand_dims(iota(k, total), 1) >= starts, "int64"), axis=1) - 1
-    rows = ops.take(weight, indices, axis=0)
-    counted = ops.ones_like(indices) if padding_idx is None else ops.cast(ops.not_equal(indices, padding_idx % k.shape(weight)[0]), "int64")
+    rows = rows_read(k, weight, indices, scale_grad_by_freq)
+    counted = (
+        ops.ones_like(indices)
+        if padding_idx is None
+        else ops.cast(ops.not_equal(indices, padding_idx % k.shape(weight)[0]), "int64")
+    )
     kept = ops.expand_dims(ops.not_equal(counted, 0), -1)
     sizes = ops.segment_sum(counted, bag, num_segments=bags)
     if per_sample_weights is not None:
@@ -81,7 +94,7 @@ def wrapped(k: Any, index: Any, size: Size) -> Any:
 
 
 def index_pairs(k: Any, x: Any, indices: Sequence[Any]) -> list[tuple[int, Any]]:
-    """(axis, index tensor) for each indexed axis. A mask stands for as many index tensors as it has axes (call time only)."""
+    """(axis, index tensor) for each indexed axis. A mask stands for an index tensor per axis of its own (call time only)."""
     pairs: list[tuple[int, Any]] = []
     axis = 0
     for index in indices:
@@ -111,10 +124,15 @@ def joint_index(k: Any, x: Any, pairs: Sequence[tuple[int, Any]]) -> tuple[Any, 
 
 
 def adjacent(axes: Sequence[int]) -> bool:
-    return all(b == a + 1 for a, b in zip(axes, axes[1:], strict=False))
+    return all(b == a + 1 for a, b in itertools.pairwise(axes))
 
 
-@rule("aten.index.Tensor", "aten._unsafe_index.Tensor", "aten.index.Tensor_hacked_twin", "aten._unsafe_index.Tensor_hacked_twin")
+@rule(
+    "aten.index.Tensor",
+    "aten._unsafe_index.Tensor",
+    "aten.index.Tensor_hacked_twin",
+    "aten._unsafe_index.Tensor_hacked_twin",
+)
 def index(k: Any, x: Any, indices: Sequence[Any]) -> Any:
     pairs = index_pairs(k, x, indices)
     if not pairs:
@@ -147,13 +165,20 @@ def trimmed(k: Any, x: Any, index: Any, but: int | None = None) -> Any:
     have, want = k.shape(x), k.shape(index)
     if all(a == but or same_size(h, w) for a, (h, w) in enumerate(zip(have, want, strict=True))):
         return x
-    return x[tuple(slice(None) if a == but or same_size(h, w) else slice(0, plain(w)[0]) for a, (h, w) in enumerate(zip(have, want, strict=True)))]
+    return x[
+        tuple(
+            slice(None) if a == but or same_size(h, w) else slice(0, plain(w)[0])
+            for a, (h, w) in enumerate(zip(have, want, strict=True))
+        )
+    ]
 
 
 @rule("aten.gather.default")
 def gather(k: Any, x: Any, dim: int, index: Any, sparse_grad: bool = False) -> Any:
     if not k.rank(x) or not k.rank(index):
-        return k.reshape(ops.take(k.reshape(x, (-1,)), k.reshape(index, (-1,)), axis=0), [k.size(d) for d in k.out.shape])
+        return k.reshape(
+            ops.take(k.reshape(x, (-1,)), k.reshape(index, (-1,)), axis=0), [k.size(d) for d in k.out.shape]
+        )
     dim %= k.rank(x)
     return ops.take_along_axis(trimmed(k, x, index, dim), index, axis=dim)
 

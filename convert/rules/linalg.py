@@ -125,7 +125,7 @@ def linalg_svdvals(k: Any, x: Any, driver: Any = None) -> Any:
 
 # ------------------------------------------------------------------------------------------------------------ distances
 def distance(k: Any, gap: Any, p: float) -> Any:
-    """The p-norm over the last axis; the gradient is 0 at distance 0, and for p = inf it goes to every largest element."""
+    """The p-norm over the last axis; the gradient is 0 at distance 0, and for p = inf goes to every largest element."""
     size = ops.abs(gap)
     if p == 0:
         return ops.sum(ops.cast(ops.not_equal(gap, 0), k.out.dtype), axis=-1)
@@ -136,7 +136,11 @@ def distance(k: Any, gap: Any, p: float) -> Any:
         nothing = ops.where(ops.equal(size, largest), size - ops.stop_gradient(size), ops.zeros_like(size))
         return ops.add(ops.squeeze(largest, -1), ops.sum(nothing, axis=-1))
     apart = ops.not_equal(gap, 0)
-    power = ops.where(apart, ops.square(gap) if p == 2 else ops.power(ops.where(apart, size, ops.ones_like(size)), p), ops.zeros_like(size))
+    power = ops.where(
+        apart,
+        ops.square(gap) if p == 2 else ops.power(ops.where(apart, size, ops.ones_like(size)), p),
+        ops.zeros_like(size),
+    )
     total = ops.sum(power, axis=-1)
     far = total > 0
     safe = ops.where(far, total, ops.ones_like(total))

@@ -46,11 +46,20 @@ def dense_addmm(k: Any, bias: Any, x: Any, weight: Any, beta: Any = 1, alpha: An
     """bias + x @ weight: a Dense whose kernel already lies as Keras wants it (GPT-2's Conv1D)."""
     if not beta == alpha == 1 or bias.type.shape != weight.type.shape[1:]:
         return None
-    return k.layer(keras.layers.Dense, x, weights={"kernel": weight, "bias": bias}, units=weight.type.shape[1], use_bias=True)
+    return k.layer(
+        keras.layers.Dense, x, weights={"kernel": weight, "bias": bias}, units=weight.type.shape[1], use_bias=True
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- products
-@rule("aten.matmul.default", "aten.mm.default", "aten.bmm.default", "aten.mv.default", "aten.dot.default", "aten.vdot.default")
+@rule(
+    "aten.matmul.default",
+    "aten.mm.default",
+    "aten.bmm.default",
+    "aten.mv.default",
+    "aten.dot.default",
+    "aten.vdot.default",
+)
 def matmul(k: Any, x: Any, y: Any) -> Any:
     return exact(k, ops.matmul, x, y)
 
@@ -114,8 +123,8 @@ def kron(k: Any, x: Any, y: Any) -> Any:
 
 # --------------------------------------------------------------------------------------------------------------- einsum
 def explicit(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
-    """torch's equation as terms of single letters: ellipses spelled out, the result made explicit (letters that occur once,
-    capitals first)."""
+    """torch's equation as terms of single letters: ellipses spelled out, the result made explicit (the letters that occur
+    once, capitals first)."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     width = max((r - len(t.replace("...", "")) for t, r in zip(terms, ranks, strict=True) if "..." in t), default=0)
@@ -134,7 +143,9 @@ def explicit(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
 def einsum(k: Any, equation: str, tensors: Sequence[Any], path: Any = None) -> Any:
     terms, result = explicit(equation, [k.rank(x) for x in tensors])
     arrays, letters = [], []
-    single = [{c for c, n in zip(t, k.type(x).shape, strict=True) if n == 1} for x, t in zip(tensors, terms, strict=True)]
+    single = [
+        {c for c, n in zip(t, k.type(x).shape, strict=True) if n == 1} for x, t in zip(tensors, terms, strict=True)
+    ]
     for i, (x, term) in enumerate(zip(tensors, terms, strict=True)):
         x, term = _once(k, x, term)
         wide = {c for j, t in enumerate(terms) for c in t if j != i and c not in single[j]}
@@ -148,8 +159,9 @@ def einsum(k: Any, equation: str, tensors: Sequence[Any], path: Any = None) -> A
         letters.append("".join(c for a, c in enumerate(term) if a not in alone))
     if len(arrays) == 1:
         return ops.transpose(arrays[0], [letters[0].index(c) for c in result]) if letters[0] != result else arrays[0]
-    small = {c: chr(ord("a") + i) for i, c in enumerate(dict.fromkeys("".join(letters)))}  # Keras knows lower case alone
-    subscripts = f"{','.join(letters)}->{result}".translate(str.maketrans(small))
+    names = list(dict.fromkeys("".join(letters)))  # Keras knows lower case alone
+    lower = {ord(c): chr(ord("a") + i) for i, c in enumerate(names)}
+    subscripts = f"{','.join(letters)}->{result}".translate(lower)
     return exact(k, lambda *xs: ops.einsum(subscripts, *xs), *arrays)
 
 

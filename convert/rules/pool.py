@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from ..builder import is_known
+from ..builder import Dynamic, is_known
 from .elementwise import plus
 from .registry import SPATIAL, layer_form, rule
 from .spatial import Pads, along, batched, bin_means, bins, ints, line, out_sizes, pad, same_is_exact, sizes_of, taps, unbatched
@@ -58,18 +58,25 @@ def first_max(x: Any, axis: int) -> tuple[Any, Any]:
 def pooled(k: Any, pool: Any, x: Any, w: Windows, mode: str) -> Any:
     """`ops.max_pool` or `ops.average_pool` on batched `x`, padded by the caller unless `mode` is "same".
 
-    Three spatial axes are pooled as two and one: TensorFlow has no 3-D pooling in float64, and its MaxPool3D hands the gradient to
-    all of several equal maxima. Rows first, so that the first in row-major order wins, as in torch.
+    Three spatial axes are pooled one by one: TensorFlow has no 3-D pooling in float64, and its MaxPool3D hands the gradient to
+    all of several equal maxima. The last axis goes first, so that the first in row-major order wins, as in torch. Uneven windows
+    of a Functional node likewise: Keras reloads a tuple as a list, which its JAX backend does not take.
     """
-    if w.n < 3:
-        return pool(x, w.kernel, w.stride, mode, "channels_last")
-    padded = [0 if mode == "same" else lo + hi for lo, hi in w.pads]
-    d, h, width = (size + extra for size, extra in zip(w.sizes, padded, strict=True))
+    even = len(set(w.kernel)) == len(set(w.stride)) == 1
+    if w.n < 3 and (even or not k.functional):
+        return pool(x, w.kernel[0] if even else w.kernel, w.stride[0] if even else w.stride, mode, "channels_last")
+    if mode == "same":
+        raise Dynamic("uneven windows with implicit padding")
+    sizes = [size + lo + hi for size, (lo, hi) in zip(w.sizes, w.pads, strict=True)]
     channels = x.shape[-1]
-    y = pool(k.reshape(x, [-1, h, width, channels]), w.kernel[1:], w.stride[1:], "valid", "channels_last")
-    _, oh, ow = w.out
-    y = pool(k.reshape(y, [-1, d, oh * ow, channels]), (w.kernel[0], 1), (w.stride[0], 1), "valid", "channels_last")
-    return k.reshape(y, [-1, *w.out, channels])
+    for axis in reversed(range(w.n)):
+        width = channels
+        for size in sizes[axis + 1 :]:
+            width = width * size
+        x = pool(k.reshape(x, [-1, sizes[axis], width]), w.kernel[axis], w.stride[axis], "valid", "channels_last")
+        sizes[axis] = w.out[axis]
+        x = k.reshape(x, [-1, *sizes, channels])
+    return x
 
 
 class Windows:

@@ -101,6 +101,7 @@ def layer_form(*keys: str, params: tuple[str, ...]) -> Callable[[Lower], Lower]:
 FAMILIES = (
     "elementwise",
     "elementwise_math",
+    "special",
     "activation",
     "compare",
     "reduce",

@@ -7,11 +7,10 @@ from typing import Any
 
 from keras import ops
 
-from ..builder import Dynamic, is_known, same_size
 from ..promote import category
 from .index import adjacent, count, index_pairs, joint_index, trimmed, wrapped
-from .registry import MAPPED, rule
-from .shape import Size, filled, iota, plain
+from .registry import rule
+from .shape import filled, iota, plain
 
 SEGMENT = {"prod": ops.segment_prod, "multiply": ops.segment_prod, "amax": ops.segment_max, "amin": ops.segment_min}
 
@@ -46,11 +45,13 @@ def write(k: Any, rows: Any, places: Any, values: Any, how: str = "", include_se
 
 # ------------------------------------------------------------------------------------------------------------- scatter
 def scatter_along(k: Any, x: Any, dim: int, index: Any, src: Any, how: str = "", include_self: bool = True) -> Any:
-    """torch's scatter: `src` (a tensor or number) at the places of `index` along `dim`, all other axes at their own place."""
+    """`src` (a tensor or number) at the places of `index` along `dim`, all other axes at their own place."""
     shape = [k.size(d) for d in k.out.shape]
     if not k.rank(x) or not k.rank(index):
         index = k.reshape(index, (-1,) if k.rank(x) < 2 else (1,) * k.rank(x))
-        src = src if isinstance(src, (bool, int, float)) else k.reshape(src, (-1,) if k.rank(x) < 2 else (1,) * k.rank(x))
+        src = (
+            src if isinstance(src, (bool, int, float)) else k.reshape(src, (-1,) if k.rank(x) < 2 else (1,) * k.rank(x))
+        )
         x = k.reshape(x, (1,)) if not k.rank(x) else x
     rank = k.rank(x)
     dim %= rank
@@ -58,7 +59,11 @@ def scatter_along(k: Any, x: Any, dim: int, index: Any, src: Any, how: str = "",
     values = filled(k, extent, src, k.out.dtype) if isinstance(src, (bool, int, float)) else trimmed(k, src, index)
     place = None
     for a in range(rank):
-        here = k.cast(index, "int64") if a == dim else k.reshape(iota(k, extent[a]), [extent[a] if b == a else 1 for b in range(rank)])
+        here = (
+            k.cast(index, "int64")
+            if a == dim
+            else k.reshape(iota(k, extent[a]), [extent[a] if b == a else 1 for b in range(rank)])
+        )
         place = here if place is None else ops.add(ops.multiply(place, sizes[a]), here)
     flat = write(k, k.reshape(x, (-1,)), k.reshape(place, (-1,)), k.reshape(values, (-1,)), how, include_self)
     return k.reshape(flat, shape)
@@ -84,7 +89,7 @@ def scatter_reduce(k: Any, x: Any, dim: int, index: Any, src: Any, reduce: str, 
     return scatter_along(k, x, dim, index, src, reduce, include_self)
 
 
-# ---------------------------------------------------------------------------------------------------------- whole slices
+# --------------------------------------------------------------------------------------------------------- whole slices
 def write_slices(k: Any, x: Any, dim: int, index: Any, source: Any, how: str = "", include_self: bool = True) -> Any:
     """Slices of `source` along `dim` written to the places of a flat `index`."""
     index = k.reshape(index, (-1,))
@@ -122,7 +127,12 @@ def index_fill(k: Any, x: Any, dim: int, index: Any, value: Any) -> Any:
 
 
 # -------------------------------------------------------------------------------------------------------- index tensors
-@rule("aten.index_put.default", "aten._unsafe_index_put.default", "aten.index_put.hacked_twin", "aten._unsafe_index_put.hacked_twin")
+@rule(
+    "aten.index_put.default",
+    "aten._unsafe_index_put.default",
+    "aten.index_put.hacked_twin",
+    "aten._unsafe_index_put.hacked_twin",
+)
 def index_put(k: Any, x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False) -> Any:
     mask = _lone_mask(k, indices, values)
     if mask is not None:
@@ -161,7 +171,9 @@ def _lone_mask(k: Any, indices: Sequence[Any], values: Any) -> Any:
 def put(k: Any, x: Any, index: Any, source: Any, accumulate: bool = False) -> Any:
     flat = k.reshape(x, (-1,))
     places = wrapped(k, k.reshape(index, (-1,)), k.shape(flat)[0])
-    return k.reshape(write(k, flat, places, k.reshape(source, (-1,)), "sum" if accumulate else ""), [k.size(d) for d in k.out.shape])
+    return k.reshape(
+        write(k, flat, places, k.reshape(source, (-1,)), "sum" if accumulate else ""), [k.size(d) for d in k.out.shape]
+    )
 
 
 @rule("aten.masked_scatter.default")

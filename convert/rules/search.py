@@ -32,7 +32,15 @@ def places(k: Any, boundaries: Any, x: Any, right: bool) -> Any:
 
 
 @rule("aten.searchsorted.Tensor", "aten.searchsorted.Scalar")
-def searchsorted(k: Any, edges: Any, x: Any, out_int32: bool = False, right: bool = False, side: str | None = None, sorter: Any = None) -> Any:
+def searchsorted(
+    k: Any,
+    edges: Any,
+    x: Any,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Any = None,
+) -> Any:
     if sorter is not None:
         edges = ops.take_along_axis(edges, sorter, axis=-1)
         k.note(edges, k.type(sorter).with_dtype(k.dtype(edges)), ())

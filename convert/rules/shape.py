@@ -1,4 +1,5 @@
-"""Rules: parts of tensors, joins, repeats and axis order. Padding and windows stand in `window.py`, diagonals in `diagonal.py`."""
+"""Rules: parts of tensors, joins, repeats and axis order. Padding and windows are in `window.py`, diagonals in
+`diagonal.py`."""
 
 from __future__ import annotations
 
@@ -76,8 +77,8 @@ def t_copy(k: Any, x: Any) -> Any:
 
 
 @rule(
-    "aten.view_copy.default", "aten.squeeze_copy.default", "aten.squeeze_copy.dim", "aten.squeeze_copy.dims", "aten.unsqueeze_copy.default",
-    "aten._reshape_alias.default", "aten.ravel.default", "aten.atleast_1d.default", "aten.atleast_2d.default", "aten.atleast_3d.default",
+    *(f"aten.{n}_copy.default" for n in ("view", "squeeze", "unsqueeze")), "aten.squeeze_copy.dim", "aten.squeeze_copy.dims",
+    *(f"aten.{n}.default" for n in ("_reshape_alias", "ravel", "atleast_1d", "atleast_2d", "atleast_3d")),
 )  # fmt: skip
 def view_copy(k: Any, x: Any, *_: Any) -> Any:
     return k.reshape(x, sizes_of(k, k.out))
@@ -118,7 +119,9 @@ def meshgrid(k: Any, tensors: Sequence[Any], indexing: str = "ij") -> Any:
     axes = list(range(len(tensors)))
     if indexing == "xy" and len(tensors) > 1:
         axes[:2] = [1, 0]
-    lifted = [k.reshape(x, [-1 if a == axis else 1 for a in range(len(axes))]) for x, axis in zip(tensors, axes, strict=True)]
+    lifted = [
+        k.reshape(x, [-1 if a == axis else 1 for a in range(len(axes))]) for x, axis in zip(tensors, axes, strict=True)
+    ]
     return tuple(k.broadcast_to(x, sizes_of(k, k.out)) for x in lifted)
 
 
@@ -126,7 +129,9 @@ def meshgrid(k: Any, tensors: Sequence[Any], indexing: str = "ij") -> Any:
 @rule("aten.cat.default", "aten.concat.default", "aten.concatenate.default", layout=MAPPED, promote=True)
 def cat(k: Any, tensors: Sequence[Any], dim: int = 0) -> Any:
     rank = k.out.rank
-    full = [x for x in tensors if k.rank(x) == rank and (rank > 1 or k.type(x).shape != (0,))]  # torch skips empty ones of one axis
+    full = [
+        x for x in tensors if k.rank(x) == rank and (rank > 1 or k.type(x).shape != (0,))
+    ]  # torch skips empty ones of one axis
     if not full:
         return tensors[0]
     return full[0] if len(full) == 1 else ops.concatenate(full, axis=k.axis(dim, rank))
@@ -155,8 +160,13 @@ def _bound(k: Any, at: Size, x: Any, dim: int) -> Size:
         size = k.type(x).shape[dim]
         names = at.sym.names
         if not isinstance(size, int) and names == size.names:
-            gaps = [at.sym.evaluate(dict.fromkeys(names, v)) - size.evaluate(dict.fromkeys(names, v)) for v in (1013, 4057)]
-            gaps += [at.sym.evaluate({n: 977 + 131 * i for i, n in enumerate(sorted(names))}) - size.evaluate({n: 977 + 131 * i for i, n in enumerate(sorted(names))})]
+            gaps = [
+                at.sym.evaluate(dict.fromkeys(names, v)) - size.evaluate(dict.fromkeys(names, v)) for v in (1013, 4057)
+            ]
+            gaps += [
+                at.sym.evaluate({n: 977 + 131 * i for i, n in enumerate(sorted(names))})
+                - size.evaluate({n: 977 + 131 * i for i, n in enumerate(sorted(names))})
+            ]
             if len(set(gaps)) == 1 and gaps[0] <= 0:
                 return gaps[0] or None
     if at is None:
@@ -212,10 +222,10 @@ def pieces(k: Any, x: Any, dim: int) -> tuple[Any, ...]:
 
 
 @rule(
-    "aten.split.Tensor", "aten.split.sizes", "aten.split.default", "aten.split_with_sizes.default", "aten.split_with_sizes_copy.default",
-    "aten.unsafe_split.Tensor", "aten.unsafe_split_with_sizes.default", "aten.chunk.default", "aten.unsafe_chunk.default",
-    "aten.tensor_split.sections", "aten.tensor_split.indices", "aten.tensor_split.tensor_indices_or_sections", "aten.split_copy.Tensor",
-    layout=MAPPED,
+    *(f"aten.{n}.Tensor" for n in ("split", "split_copy", "unsafe_split")), "aten.split.sizes", "aten.split.default",
+    *(f"aten.{n}.default" for n in ("split_with_sizes", "split_with_sizes_copy", "unsafe_split_with_sizes")),
+    *(f"aten.tensor_split.{o}" for o in ("sections", "indices", "tensor_indices_or_sections")),
+    "aten.chunk.default", "aten.unsafe_chunk.default", layout=MAPPED,
 )  # fmt: skip
 def split(k: Any, x: Any, how: Any, dim: int = 0) -> Any:
     return pieces(k, x, dim)
@@ -286,7 +296,7 @@ def interleaved(k: Any, repeats: Any, total: Size, count: Size) -> Any:
     return ops.sum(ops.cast(ops.expand_dims(places, 1) >= ops.expand_dims(ends, 0), "int64"), axis=1)
 
 
-# ------------------------------------------------------------------------------------------------------------ axis order
+# ----------------------------------------------------------------------------------------------------------- axis order
 @rule("aten.flip.default", layout=MAPPED)
 def flip(k: Any, x: Any, dims: Sequence[int]) -> Any:
     return ops.flip(x, axis=k.axes(dims)) if dims and k.rank(x) else x
@@ -366,4 +376,3 @@ def pixel_unshuffle(k: Any, x: Any, factor: int) -> Any:
     h, w = (k.size(d) for d in k.out.shape[-2:])
     grid = ops.transpose(k.reshape(x, (n, h, factor, w, factor, c)), (0, 1, 3, 5, 2, 4))
     return _as_given(k, k.reshape(grid, (n, h, w, c * factor**2)))
-

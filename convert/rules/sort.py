@@ -1,7 +1,7 @@
 """Rules: order: sort, top k, the nanmedian, distinct values.
 
-Equal elements keep their order (torch promises that for stable=True only; where it does not, any order is right). Values come back
-through a gather by index, so their gradient goes where torch sends it. NaN among the sorted values is not ordered.
+Equal elements keep their order (torch promises that for stable=True only; where it does not, any order is right). Values
+come back through a gather by index, so their gradient goes where torch sends it. NaN among sorted values is not ordered.
 """
 
 from __future__ import annotations
@@ -103,18 +103,25 @@ def nanmedian(k: Any, x: Any) -> Any:
 # ------------------------------------------------------------------------------------------------------ distinct values
 @rule("aten._unique2.default", "aten.unique_consecutive.default")
 def unique(k: Any, x: Any, *flags: Any) -> Any:
-    """Distinct values (sorted, or runs as they come), the group of each element, the size of each group. Flat, call time only."""
-    if k.functional or (len(flags) == 3 and not isinstance(flags[2], bool) and flags[2] is not None):
+    """Distinct values (sorted, or runs as they come), the group of each element, the sizes of the groups; call time only."""
+    if "consecutive" in k.node.op and flags[2] is not None:
+        raise NotImplementedError("unique_consecutive along one axis")
+    if k.functional:
         raise Dynamic("the number of distinct values is only known at call time")
     flat = ops.reshape(x, (-1,))
     consecutive = "consecutive" in k.node.op
     order = ops.arange(ops.shape(flat)[0]) if consecutive else sorting_index(k, flat, 0)
     arranged = ops.take(flat, order, axis=0)
-    first = ops.concatenate([ops.ones_like(arranged[:1], dtype="bool"), ops.not_equal(arranged[1:], arranged[:-1])], axis=0)
+    first = ops.concatenate(
+        [ops.ones_like(arranged[:1], dtype="bool"), ops.not_equal(arranged[1:], arranged[:-1])], axis=0
+    )
     starts = ops.cast(ops.nonzero(first)[0], "int64")
     group = ops.cumsum(ops.cast(first, "int64")) - 1
     inverse = ops.scatter_update(ops.zeros_like(group), ops.expand_dims(order, -1), group)
     ends = ops.concatenate([starts[1:], ops.cast(ops.reshape(ops.shape(flat)[0], (1,)), "int64")], axis=0)
     outputs = [o.type for o in k.node.outputs]
     made = [ops.take(arranged, starts, axis=0), ops.reshape(inverse, ops.shape(x)), ends - starts]
-    return tuple(m if o.rank == len(m.shape) and o.shape != (0,) else ops.zeros((0,) * o.rank, o.dtype) for m, o in zip(made, outputs, strict=True))
+    return tuple(
+        m if o.rank == len(m.shape) and o.shape != (0,) else ops.zeros((0,) * o.rank, o.dtype)
+        for m, o in zip(made, outputs, strict=True)
+    )

@@ -22,10 +22,14 @@ def _sides(k: Any, x: Any, pad: Sequence[Size]) -> dict[int, tuple[Size, Size]]:
     return {axis: p for axis, p in pairs.items() if not all(is_known(v) and v == 0 for v in p)}
 
 
-def _split_signs(sides: dict[int, tuple[Size, Size]]) -> tuple[dict[int, tuple[Size, Size]], dict[int, tuple[int, int]]]:
+def _split_signs(
+    sides: dict[int, tuple[Size, Size]],
+) -> tuple[dict[int, tuple[Size, Size]], dict[int, tuple[int, int]]]:
     """What to add and what to cut off (as positive numbers)."""
     grow = {a: tuple(0 if is_known(v) and v < 0 else v for v in plain(*p)) for a, p in sides.items()}
-    cut = {a: (-min(0, p[0]) if is_known(p[0]) else 0, -min(0, p[1]) if is_known(p[1]) else 0) for a, p in sides.items()}
+    cut = {
+        a: (-min(0, p[0]) if is_known(p[0]) else 0, -min(0, p[1]) if is_known(p[1]) else 0) for a, p in sides.items()
+    }
     return grow, cut  # type: ignore[return-value]
 
 
@@ -47,20 +51,26 @@ def constant_pad(k: Any, x: Any, sides: dict[int, tuple[Size, Size]], value: Any
 
 
 def border_pad(k: Any, x: Any, sides: dict[int, tuple[Size, Size]], mode: str) -> Any:
-    """reflect, replicate or circular; a negative side crops what the other side was padded from."""
+    """reflect, replicate or circular, from slices: `ops.pad` reflects the last axes alone on Keras' torch backend, and
+    knows the other two modes on none. A negative side crops what the other side was padded from."""
     grow, cut = _split_signs(sides)
     for axis, (before, after) in grow.items():
-        if mode == "reflect":
-            if not (is_known(before) and is_known(after) and before == after == 0):
-                x = ops.pad(x, [(before, after) if a == axis else (0, 0) for a in range(k.rank(x))], mode="reflect")
-            continue
         whole = [x]
         if not is_known(before) or before > 0:
-            whole.insert(0, part(x, axis, -before) if mode == "circular" else _copies(k, part(x, axis, 0, 1), axis, before))
+            whole.insert(0, _border(k, x, axis, before, True, mode))
         if not is_known(after) or after > 0:
-            whole.append(part(x, axis, 0, after) if mode == "circular" else _copies(k, part(x, axis, -1), axis, after))
+            whole.append(_border(k, x, axis, after, False, mode))
         x = ops.concatenate(whole, axis=axis) if len(whole) > 1 else x
     return _crop(x, cut)
+
+
+def _border(k: Any, x: Any, axis: int, count: Size, before: bool, mode: str) -> Any:
+    """What stands before or after `x`."""
+    if mode == "circular":
+        return part(x, axis, -count) if before else part(x, axis, 0, count)
+    if mode == "reflect":
+        return ops.flip(part(x, axis, 1, count + 1) if before else part(x, axis, -1 - count, -1), axis=axis)
+    return _copies(k, part(x, axis, 0, 1) if before else part(x, axis, -1), axis, count)
 
 
 def _copies(k: Any, x: Any, axis: int, count: Size) -> Any:
@@ -69,7 +79,11 @@ def _copies(k: Any, x: Any, axis: int, count: Size) -> Any:
 
 @rule("aten.pad.default", layout=MAPPED)
 def pad(k: Any, x: Any, pad: Sequence[Size], mode: str = "constant", value: float | None = None) -> Any:
-    return constant_pad(k, x, _sides(k, x, pad), value or 0) if mode == "constant" else border_pad(k, x, _sides(k, x, pad), mode)
+    return (
+        constant_pad(k, x, _sides(k, x, pad), value or 0)
+        if mode == "constant"
+        else border_pad(k, x, _sides(k, x, pad), mode)
+    )
 
 
 @rule("aten.constant_pad_nd.default", layout=MAPPED)
@@ -82,7 +96,9 @@ def reflection_pad(k: Any, x: Any, padding: Sequence[Size]) -> Any:
     return border_pad(k, x, _sides(k, x, padding), "reflect")
 
 
-@rule("aten.replication_pad1d.default", "aten.replication_pad2d.default", "aten.replication_pad3d.default", layout=MAPPED)
+@rule(
+    "aten.replication_pad1d.default", "aten.replication_pad2d.default", "aten.replication_pad3d.default", layout=MAPPED
+)
 def replication_pad(k: Any, x: Any, padding: Sequence[Size]) -> Any:
     return border_pad(k, x, _sides(k, x, padding), "replicate")
 
@@ -100,16 +116,24 @@ def unfold(k: Any, x: Any, dimension: int, size: int, step: int) -> Any:
         return k.reshape(x, sizes_of(k, k.out))
     axis = dimension % k.rank(x)
     count = k.size(k.out.shape[axis])
-    if is_known(count) and size % step == 0 and size > step:  # whole blocks of `step`, joined: no gather, no scatter backward
+    if (
+        is_known(count) and size % step == 0 and size > step
+    ):  # whole blocks of `step`, joined: no gather, no scatter backward
         many = size // step
         shape = list(k.shape(x))
-        blocks = k.reshape(part(x, axis, 0, (count + many - 1) * step), [*shape[:axis], count + many - 1, step, *shape[axis + 1 :]])
+        blocks = k.reshape(
+            part(x, axis, 0, (count + many - 1) * step), [*shape[:axis], count + many - 1, step, *shape[axis + 1 :]]
+        )
         y = ops.concatenate([part(blocks, axis, j, j + count) for j in range(many)], axis=axis + 1)
     elif is_known(count) and step >= size:
         shape = list(k.shape(x))
         short = count * step - shape[axis] if is_known(shape[axis]) else step
         if is_known(shape[axis]):
-            x = part(x, axis, 0, count * step) if short <= 0 else ops.pad(x, [(0, short if a == axis else 0) for a in range(k.rank(x))])
+            x = (
+                part(x, axis, 0, count * step)
+                if short <= 0
+                else ops.pad(x, [(0, short if a == axis else 0) for a in range(k.rank(x))])
+            )
             y = part(k.reshape(x, [*shape[:axis], count, step, *shape[axis + 1 :]]), axis + 1, 0, size)
         else:
             y = _strided(x, axis, size, step)
@@ -132,7 +156,9 @@ def _pair(values: Sequence[Size]) -> tuple[Size, Size]:
 
 
 @rule("aten.im2col.default")
-def im2col(k: Any, x: Any, kernel_size: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]) -> Any:
+def im2col(
+    k: Any, x: Any, kernel_size: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]
+) -> Any:
     """([N,] C, H, W) -> ([N,] C * kh * kw, L), windows in row-major order."""
     (kh, kw), (dh, dw), (ph, pw), (sh, sw) = map(_pair, (kernel_size, dilation, padding, stride))
     lead = [(0, 0)] * (k.rank(x) - 2)
@@ -140,14 +166,22 @@ def im2col(k: Any, x: Any, kernel_size: Sequence[int], dilation: Sequence[int], 
     h, w = plain(*k.shape(x)[-2:])
     oh, ow = (h - dh * (kh - 1) - 1) // sh + 1, (w - dw * (kw - 1) - 1) // sw + 1
     views = [
-        x[..., i * dh : i * dh + (oh - 1) * sh + 1 : sh, j * dw : j * dw + (ow - 1) * sw + 1 : sw] for i in range(kh) for j in range(kw)
+        x[..., i * dh : i * dh + (oh - 1) * sh + 1 : sh, j * dw : j * dw + (ow - 1) * sw + 1 : sw]
+        for i in range(kh)
+        for j in range(kw)
     ]
     return k.reshape(ops.stack(views, axis=-3), sizes_of(k, k.out))
 
 
 @rule("aten.col2im.default")
 def col2im(
-    k: Any, x: Any, output_size: Sequence[Size], kernel_size: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]
+    k: Any,
+    x: Any,
+    output_size: Sequence[Size],
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+    padding: Sequence[int],
+    stride: Sequence[int],
 ) -> Any:
     """The adjoint of im2col: overlapping windows are added up."""
     (kh, kw), (dh, dw), (ph, pw), (sh, sw) = map(_pair, (kernel_size, dilation, padding, stride))
@@ -165,7 +199,9 @@ def col2im(
     for i in range(kh):
         for j in range(kw):
             one = grid[(slice(None),) * rank + (i * kw + j,)]
-            placed = ops.pad(one, [*[(0, 0)] * rank, (i * dh, tall - oh * sh - i * dh), (j * dw, wide - ow * sw - j * dw)])
+            placed = ops.pad(
+                one, [*[(0, 0)] * rank, (i * dh, tall - oh * sh - i * dh), (j * dw, wide - ow * sw - j * dw)]
+            )
             total = placed if total is None else ops.add(total, placed)
     assert total is not None
     return total[..., ph : ph + h, pw : pw + w]

@@ -87,6 +87,7 @@ class TorchRunner:
             _to_double(self._module)
         self._tensors = {**dict(_named(self._module, "parameters")), **dict(_named(self._module, "buffers"))}
         self._modes = {child: child.training for child in self._module.modules()}
+        self._versions: dict[str, int] = {}
         self._saved = {name: tensor.detach().clone() for name, tensor in self._tensors.items()}
 
     def to_float64(self) -> TorchRunner:
@@ -146,7 +147,7 @@ class TorchRunner:
         finally:
             if request.flush_denormals:
                 torch.set_flush_denormal(False)
-            self._restore()
+            self._restore(request.perturbation is not None)
         return Response(
             tuple(to_numpy(t) for t in outputs), tuple(dtype_name(t.dtype) for t in outputs), structure,
             inputs, parameters, after, cotangents, tuple(tape.draws),
@@ -240,10 +241,14 @@ class TorchRunner:
             raise missing
         return tuple(cotangents)
 
-    def _restore(self) -> None:
+    def _restore(self, all_parameters: bool = True) -> None:
+        """Every buffer, and the parameters that were written to (or all), get their saved values back."""
         with torch.no_grad():
             for name, tensor in self._tensors.items():
-                tensor.data = self._saved[name].clone()
+                written = tensor._version != self._versions.get(name)
+                if all_parameters or written or not isinstance(tensor, torch.nn.Parameter):
+                    tensor.data = self._saved[name].clone()
+                    self._versions[name] = tensor._version
             for name, _ in list(_named(self._module, "buffers")):  # a forward may have put another tensor in its place
                 owner, _, leaf = name.rpartition(".")
                 self._module.get_submodule(owner)._buffers[leaf] = self._tensors[name]

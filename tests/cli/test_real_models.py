@@ -82,7 +82,8 @@ def test_sentence_embeddings(isomorph: Command, tmp_path: Path) -> None:
     from transformers import BertModel
 
     directory, output = minilm(), tmp_path / "minilm.keras"
-    run = isomorph("convert", f"hf:{directory}", "--to", "keras", "-o", output, "--verify", "quick", "--json")
+    # Not verified here: that takes minutes at this size, and what is compared below is what a user sees.
+    run = isomorph("convert", f"hf:{directory}", "--to", "keras", "-o", output, "--verify", "none", "--json")
     assert run.code == 0, run.err
     assert [p["dims"][1] for p in run.document["inputs"]] == ["s"] * 3
     import isomorph.convert.layers

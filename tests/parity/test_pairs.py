@@ -247,3 +247,24 @@ def test_a_replaced_buffer_is_compared_and_put_back() -> None:
     assert float(module.seen) == 1.0
     verdict = check(module, Counting(2.0), X)
     assert kinds(verdict) == {("value", "buffer")}
+
+
+class Writing(nn.Module):
+    """A forward that writes into its own parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((8,), 2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.scale.mul_(1.5)
+        return x * self.scale
+
+
+def test_a_parameter_that_a_run_writes_to_is_put_back() -> None:
+    """Otherwise the later runs of one example would see other weights than the first."""
+    module = Writing()
+    verdict = check(module, Writing(), X)
+    assert verdict.status == "PASS", verdict.summary()
+    assert bool((module.scale == 2.0).all())

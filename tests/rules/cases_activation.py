@@ -40,6 +40,8 @@ CASES: list[Case] = [
     call("softplus.default", X * 3, 2.0, 5.0, tag="beta"),
     call("hardshrink.default", X, 1.0, tag="lambda"),
     call("softshrink.default", X, 1.0, tag="lambda"),
+    call("leaky_relu.default", X.float(), 0.2, tag="float32", rtol=1e-6),
+    call("softplus.default", (X * 5).float(), tag="float32", rtol=1e-6),
     call("threshold.default", X, 0.5, -3.0),
     call("rrelu.default", X, 0.1, 0.3, False, tag="eval"),
     Case(

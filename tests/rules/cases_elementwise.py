@@ -151,7 +151,10 @@ BITS = [
         for t, p in (("int", (INT, J)), ("bool", (B, C)))
     ],
     *[call(f"__{n}__.Tensor", B, C) for n in ("and", "or", "xor")],
-    *[call(f"{n}.Scalar", INT, 5) for n in ("bitwise_and", "bitwise_or", "bitwise_xor", "__and__", "__or__", "__xor__")],
+    *[
+        call(f"{n}.Scalar", INT, 5)
+        for n in ("bitwise_and", "bitwise_or", "bitwise_xor", "__and__", "__or__", "__xor__")
+    ],
     *[call(f"bitwise_{n}.Scalar_Tensor", 5, INT) for n in ("and", "or", "xor")],
     call("bitwise_not.default", INT, tag="int"),
     call("bitwise_not.default", B, tag="bool"),

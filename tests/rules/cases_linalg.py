@@ -53,21 +53,58 @@ CASES = [
     Case("det", ("aten.linalg_det.default",), torch.linalg.det, _square(2)),
     Case("slogdet", (), torch.linalg.slogdet, _square(2)),
     Case("logdet", (), lambda x: torch.logdet(_positive(x)), _x((2, 3, 3))),
-    *(Case(f"cholesky_{u}", (), lambda x, u=u: torch.linalg.cholesky(_positive(x), upper=u), _x((2, 3, 3))) for u in (False, True)),
+    *(
+        Case(f"cholesky_{u}", (), lambda x, u=u: torch.linalg.cholesky(_positive(x), upper=u), _x((2, 3, 3)))
+        for u in (False, True)
+    ),
     Case("solve", (), torch.linalg.solve, lambda: [*_square(2)(), rand(2, 3, 4)]),
     Case("solve_vector", (), torch.linalg.solve, lambda: [*_square()(), rand(3)]),
     Case("solve_vectors", (), torch.linalg.solve, lambda: [*_square(2)(), rand(2, 3)]),
     Case("solve_right", (), lambda a, b: torch.linalg.solve(a, b, left=False), lambda: [*_square()(), rand(2, 4, 3)]),
-    *(Case(f"solve_triangular_{u}_{t}", (), lambda a, b, u=u, t=t: torch.linalg.solve_triangular(a, b, upper=u, left=t), lambda: [*_square(2)(), rand(2, 3, 3)])
-      for u in (False, True) for t in (False, True)),
-    Case("solve_unitriangular", (), lambda a, b: torch.linalg.solve_triangular(a, b, upper=True, unitriangular=True), lambda: [*_square(2)(), rand(2, 3, 1)]),
-    Case("cholesky_solve", (), lambda b, x: torch.cholesky_solve(b, torch.linalg.cholesky(_positive(x))), _x((3, 2), (3, 3))),
+    *(
+        Case(
+            f"solve_triangular_{u}_{t}",
+            (),
+            lambda a, b, u=u, t=t: torch.linalg.solve_triangular(a, b, upper=u, left=t),
+            lambda: [*_square(2)(), rand(2, 3, 3)],
+        )
+        for u in (False, True)
+        for t in (False, True)
+    ),
+    Case(
+        "solve_unitriangular",
+        (),
+        lambda a, b: torch.linalg.solve_triangular(a, b, upper=True, unitriangular=True),
+        lambda: [*_square(2)(), rand(2, 3, 1)],
+    ),
+    Case(
+        "cholesky_solve",
+        (),
+        lambda b, x: torch.cholesky_solve(b, torch.linalg.cholesky(_positive(x))),
+        _x((3, 2), (3, 3)),
+    ),
     Case("qr", (), torch.linalg.qr, _x((2, 4, 3))),
     Case("eigvalsh", (), lambda x: torch.linalg.eigvalsh(_positive(x)), _x((2, 3, 3))),
     Case("svdvals", (), torch.linalg.svdvals, _x((2, 3, 4))),
-    *(Case(f"cdist_{p}", (), lambda x, y, p=p: torch.cdist(x, y, p), _x((2, 3, 4), (2, 5, 4)), dynamic=free((0, 1), (0, 1))) for p in (0.0, 1.0, 1.5, 2.0, 3.0, float("inf"))),
-    *(Case(f"cdist_grid_{p}", (), lambda x, y, p=p: torch.cdist(x, y, p), lambda: [(ints(3, 4, 2) - 1).double() / 2, (ints(3, 5, 2, seed=1) - 1).double() / 2])
-      for p in (1.0, 1.5, 2.0, 3.0, float("inf"))),
+    *(
+        Case(
+            f"cdist_{p}",
+            (),
+            lambda x, y, p=p: torch.cdist(x, y, p),
+            _x((2, 3, 4), (2, 5, 4)),
+            dynamic=free((0, 1), (0, 1)),
+        )
+        for p in (0.0, 1.0, 1.5, 2.0, 3.0, float("inf"))
+    ),
+    *(
+        Case(
+            f"cdist_grid_{p}",
+            (),
+            lambda x, y, p=p: torch.cdist(x, y, p),
+            lambda: [(ints(3, 4, 2) - 1).double() / 2, (ints(3, 5, 2, seed=1) - 1).double() / 2],
+        )
+        for p in (1.0, 1.5, 2.0, 3.0, float("inf"))
+    ),
     Case("pdist", (), lambda x: torch.pdist(x), _x((4, 3))),
     Case("cosine_similarity", (), lambda x, y: torch.cosine_similarity(x, y, dim=1), _x((2, 4, 3), (2, 4, 3))),
     Case("pairwise_distance", (), lambda x, y: torch.pairwise_distance(x, y), _x((4, 3), (4, 3))),
@@ -78,11 +115,25 @@ CASES = [
     spectrum("irfft", lambda x: torch.fft.irfft(torch.view_as_complex(x), n=6), (3, 4, 2)),
     spectrum("irfft_odd", lambda x: torch.fft.irfft(torch.view_as_complex(x), n=7, norm="ortho"), (3, 4, 2)),
     spectrum("ifft", lambda x: torch.view_as_real(torch.fft.ifft(torch.view_as_complex(x), dim=0)), (3, 4, 2)),
-    spectrum("global_filter", lambda x, w: torch.fft.irfft2(torch.fft.rfft2(x, dim=(1, 2), norm="ortho") * torch.view_as_complex(w), s=(4, 6), dim=(1, 2), norm="ortho"),
-             (2, 4, 6, 3), (4, 4, 3, 2), dynamic=free((0,), ()), xfail=COMPLEX64),
-    spectrum("rotary", lambda x, a: torch.view_as_real(torch.view_as_complex(x) * torch.polar(torch.ones_like(a), a)).flatten(-2), (2, 5, 3, 2), (5, 3), xfail=COMPLEX64),
+    spectrum(
+        "global_filter",
+        lambda x, w: torch.fft.irfft2(
+            torch.fft.rfft2(x, dim=(1, 2), norm="ortho") * torch.view_as_complex(w), s=(4, 6), dim=(1, 2), norm="ortho"
+        ),
+        (2, 4, 6, 3),
+        (4, 4, 3, 2),
+        dynamic=free((0,), ()),
+        xfail=COMPLEX64,
+    ),
+    spectrum(
+        "rotary",
+        lambda x, a: torch.view_as_real(torch.view_as_complex(x) * torch.polar(torch.ones_like(a), a)).flatten(-2),
+        (2, 5, 3, 2),
+        (5, 3),
+        xfail=COMPLEX64,
+    ),
     spectrum("magnitude", lambda x: torch.fft.rfft(x).abs(), (2, 6)),
     Case("cond", ("higher_order.cond",), Branch, lambda: [rand(2, 3).abs()], module=True, dynamic=True),
     Case("cond_false", ("higher_order.cond",), Branch, lambda: [-rand(2, 3).abs()], module=True, dynamic=True),
     Case("cond_nested", ("higher_order.cond",), _nested, _x((4, 3), (2, 3)), dynamic=free((0,), ())),
-]  # fmt: skip
+]

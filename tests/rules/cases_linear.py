@@ -25,23 +25,80 @@ class Conv1D(torch.nn.Module):
 
 
 def einsum(name: str, equation: str, *shapes: tuple[int, ...], **options) -> Case:
-    return Case(f"einsum_{name}", ("aten.einsum.default",), lambda *xs: torch.einsum(equation, *xs), _x(*shapes), **options)
+    return Case(
+        f"einsum_{name}", ("aten.einsum.default",), lambda *xs: torch.einsum(equation, *xs), _x(*shapes), **options
+    )
 
 
 CASES = [
-    Case("linear", ("aten.linear.default",), lambda: torch.nn.Linear(4, 3), lambda: [rand(2, 5, 4)], module=True, dynamic=True),
-    Case("linear_no_bias", ("aten.linear.default",), lambda: torch.nn.Linear(4, 3, bias=False), lambda: [rand(2, 4)], module=True, dynamic=True),
+    Case(
+        "linear",
+        ("aten.linear.default",),
+        lambda: torch.nn.Linear(4, 3),
+        lambda: [rand(2, 5, 4)],
+        module=True,
+        dynamic=True,
+    ),
+    Case(
+        "linear_no_bias",
+        ("aten.linear.default",),
+        lambda: torch.nn.Linear(4, 3, bias=False),
+        lambda: [rand(2, 4)],
+        module=True,
+        dynamic=True,
+    ),
     Case("linear_vector", ("aten.linear.default",), lambda: torch.nn.Linear(4, 3), lambda: [rand(4)], module=True),
-    Case("linear_tensors", ("aten.linear.default",), torch.nn.functional.linear, _x((2, 5, 4), (3, 4), (3,)), dynamic=free((0, 1), (), ())),
+    Case(
+        "linear_tensors",
+        ("aten.linear.default",),
+        torch.nn.functional.linear,
+        _x((2, 5, 4), (3, 4), (3,)),
+        dynamic=free((0, 1), (), ()),
+    ),
     Case("linear_weight_vector", ("aten.linear.default",), torch.nn.functional.linear, _x((2, 5, 4), (4,))),
     Case("relu", ("aten.relu.default",), torch.relu, lambda: [rand(2, 5, 4)]),
-    Case("permute_view", ("aten.transpose.int",), lambda x: torch.relu(x.transpose(1, 2).flatten(1)), lambda: [rand(2, 5, 4)], dynamic=True),
-    Case("conv1d_gpt2", ("aten.addmm.default",), Conv1D, lambda: [rand(2, 5, 4)], module=True, dynamic={"x": {0: "b", 1: "s"}}),
-    Case("addmm", ("aten.addmm.default",), lambda c, a, b: torch.addmm(c, a, b, beta=0.5, alpha=2), _x((2, 1), (2, 3), (3, 4))),
-    Case("addmm_beta_zero", ("aten.addmm.default",), lambda c, a, b: torch.addmm(c * float("nan"), a, b, beta=0), _x((4,), (2, 3), (3, 4)), grad=False),
+    Case(
+        "permute_view",
+        ("aten.transpose.int",),
+        lambda x: torch.relu(x.transpose(1, 2).flatten(1)),
+        lambda: [rand(2, 5, 4)],
+        dynamic=True,
+    ),
+    Case(
+        "conv1d_gpt2",
+        ("aten.addmm.default",),
+        Conv1D,
+        lambda: [rand(2, 5, 4)],
+        module=True,
+        dynamic={"x": {0: "b", 1: "s"}},
+    ),
+    Case(
+        "addmm",
+        ("aten.addmm.default",),
+        lambda c, a, b: torch.addmm(c, a, b, beta=0.5, alpha=2),
+        _x((2, 1), (2, 3), (3, 4)),
+    ),
+    Case(
+        "addmm_beta_zero",
+        ("aten.addmm.default",),
+        lambda c, a, b: torch.addmm(c * float("nan"), a, b, beta=0),
+        _x((4,), (2, 3), (3, 4)),
+        grad=False,
+    ),
     Case("addmv", ("aten.addmv.default",), lambda c, a, b: torch.addmv(c, a, b, alpha=-1), _x((2,), (2, 3), (3,))),
-    Case("baddbmm", ("aten.baddbmm.default",), lambda c, a, b: torch.baddbmm(c, a, b, beta=2), _x((3, 1, 5), (3, 2, 4), (3, 4, 5)), dynamic=True),
-    Case("addbmm", ("aten.addbmm.default",), lambda c, a, b: torch.addbmm(c, a, b, beta=2, alpha=3), _x((2, 5), (3, 2, 4), (3, 4, 5))),
+    Case(
+        "baddbmm",
+        ("aten.baddbmm.default",),
+        lambda c, a, b: torch.baddbmm(c, a, b, beta=2),
+        _x((3, 1, 5), (3, 2, 4), (3, 4, 5)),
+        dynamic=True,
+    ),
+    Case(
+        "addbmm",
+        ("aten.addbmm.default",),
+        lambda c, a, b: torch.addbmm(c, a, b, beta=2, alpha=3),
+        _x((2, 5), (3, 2, 4), (3, 4, 5)),
+    ),
     Case("addr", (), lambda c, a, b: torch.addr(c, a, b, beta=2), _x((2, 3), (2,), (3,))),
     Case("mm", ("aten.mm.default",), torch.mm, _x((2, 3), (3, 4)), dynamic=free((0,), ())),
     Case("bmm", ("aten.bmm.default",), torch.bmm, _x((2, 3, 4), (2, 4, 5)), dynamic=free((0, 1), (0,))),
@@ -52,15 +109,36 @@ CASES = [
     Case("matmul_13", ("aten.matmul.default",), torch.matmul, _x((3,), (2, 3, 4))),
     Case("matmul_31", ("aten.matmul.default",), torch.matmul, _x((2, 3, 4), (4,)), dynamic=free((0, 1), ())),
     Case("matmul_32", ("aten.matmul.default",), torch.matmul, _x((2, 3, 4), (4, 5)), dynamic=free((0, 1), ())),
-    Case("matmul_44", ("aten.matmul.default",), torch.matmul, _x((2, 3, 4, 5), (2, 3, 5, 4)), dynamic=free((0, 2), (0, 3))),
-    Case("matmul_broadcast", ("aten.matmul.default",), torch.matmul, _x((2, 1, 4, 5), (3, 5, 2)), dynamic=free((0,), ())),
+    Case(
+        "matmul_44",
+        ("aten.matmul.default",),
+        torch.matmul,
+        _x((2, 3, 4, 5), (2, 3, 5, 4)),
+        dynamic=free((0, 2), (0, 3)),
+    ),
+    Case(
+        "matmul_broadcast", ("aten.matmul.default",), torch.matmul, _x((2, 1, 4, 5), (3, 5, 2)), dynamic=free((0,), ())
+    ),
     Case("matmul_int", ("aten.matmul.default",), torch.matmul, lambda: [ints(2**40, 2, 3), ints(9, 3, 4)]),
     Case("inner", (), torch.inner, _x((2, 3, 4), (5, 4))),
     Case("outer", (), torch.outer, _x((3,), (4,))),
     Case("tensordot", (), lambda a, b: torch.tensordot(a, b, dims=([1, 0], [0, 2])), _x((2, 3, 4), (3, 5, 2))),
     Case("kron", (), torch.kron, _x((2, 3), (4,))),
-    Case("bilinear", ("aten.bilinear.default",), torch.nn.functional.bilinear, _x((2, 6, 3), (2, 6, 4), (5, 3, 4), (5,)), dynamic=free((0, 1), (0, 1), (), ())),
-    Case("bilinear_layer", ("aten.bilinear.default",), lambda: torch.nn.Bilinear(3, 4, 5), _x((2, 3), (2, 4)), module=True, dynamic=True),
+    Case(
+        "bilinear",
+        ("aten.bilinear.default",),
+        torch.nn.functional.bilinear,
+        _x((2, 6, 3), (2, 6, 4), (5, 3, 4), (5,)),
+        dynamic=free((0, 1), (0, 1), (), ()),
+    ),
+    Case(
+        "bilinear_layer",
+        ("aten.bilinear.default",),
+        lambda: torch.nn.Bilinear(3, 4, 5),
+        _x((2, 3), (2, 4)),
+        module=True,
+        dynamic=True,
+    ),
     einsum("mm", "ij,jk->ik", (2, 3), (3, 4)),
     einsum("attention", "bhid,bhjd->bhij", (2, 2, 3, 4), (2, 2, 5, 4), dynamic=free((0, 2), (0, 2))),
     einsum("attention_values", "bhij,bjhd->bihd", (2, 2, 3, 5), (2, 5, 2, 4), dynamic=free((0, 2, 3), (0, 1))),
@@ -78,4 +156,4 @@ CASES = [
     einsum("three", "bi,oij,bj->bo", (2, 3), (5, 3, 4), (2, 4)),
     einsum("size_one", "bij,bjk->bik", (1, 2, 3), (4, 3, 2)),
     einsum("sizes_one", "bij,jk,b->ik", (4, 2, 1), (3, 5), (1,)),
-]  # fmt: skip
+]

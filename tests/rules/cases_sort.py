@@ -22,17 +22,44 @@ CASES = [
     Case("sort", ("aten.sort.default",), lambda x: torch.sort(x, 1), _x(2, 5, 3), dynamic=free((0, 1))),
     Case("sort_descending", ("aten.sort.default",), lambda x: torch.sort(x, descending=True), _x(2, 5), dynamic=True),
     Case("sort_stable_ties", ("aten.sort.stable",), lambda x: torch.sort(x, stable=True, dim=-1), _grid(3, 9)),
-    Case("sort_stable_ties_descending", ("aten.sort.stable",), lambda x: torch.sort(x, stable=True, dim=0, descending=True), _grid(9, 3)),
+    Case(
+        "sort_stable_ties_descending",
+        ("aten.sort.stable",),
+        lambda x: torch.sort(x, stable=True, dim=0, descending=True),
+        _grid(9, 3),
+    ),
     Case("sort_int", (), lambda x: torch.sort(x, stable=True, descending=True), lambda: [ints(5, 3, 6) - 2**63]),
-    Case("sort_uint8", (), lambda x: torch.sort(x, stable=True, descending=True), lambda: [ints(256, 3, 6).to(torch.uint8)]),
+    Case(
+        "sort_uint8",
+        (),
+        lambda x: torch.sort(x, stable=True, descending=True),
+        lambda: [ints(256, 3, 6).to(torch.uint8)],
+    ),
     Case("sort_bool", (), lambda x: torch.sort(x > 0, stable=True), _x(3, 6)),
-    Case("sort_loss", (), lambda x: (torch.sort(x, 0).values * torch.arange(4.0, dtype=torch.float64)[:, None]).cumsum(0), _x(4, 3)),
+    Case(
+        "sort_loss",
+        (),
+        lambda x: (torch.sort(x, 0).values * torch.arange(4.0, dtype=torch.float64)[:, None]).cumsum(0),
+        _x(4, 3),
+    ),
     Case("argsort", ("aten.argsort.default",), lambda x: torch.argsort(x, 1), _x(2, 5, 3), dynamic=True),
-    Case("argsort_stable", ("aten.argsort.stable",), lambda x: torch.argsort(x, stable=True, dim=-1, descending=True), _grid(2, 9)),
+    Case(
+        "argsort_stable",
+        ("aten.argsort.stable",),
+        lambda x: torch.argsort(x, stable=True, dim=-1, descending=True),
+        _grid(2, 9),
+    ),
     Case("msort", (), torch.msort, _x(5, 2)),
     Case("topk", ("aten.topk.default",), lambda x: torch.topk(x, 3), _x(2, 6), dynamic=free((0, 1))),
-    Case("topk_smallest", ("aten.topk.default",), lambda x: torch.topk(x, 2, 1, largest=False), _x(2, 5, 3), dynamic=True),
-    Case("topk_int", ("aten.topk.default",), lambda x: torch.topk(x, 2, 1, largest=False).values, lambda: [ints(50, 2, 5)]),
+    Case(
+        "topk_smallest", ("aten.topk.default",), lambda x: torch.topk(x, 2, 1, largest=False), _x(2, 5, 3), dynamic=True
+    ),
+    Case(
+        "topk_int",
+        ("aten.topk.default",),
+        lambda x: torch.topk(x, 2, 1, largest=False).values,
+        lambda: [ints(50, 2, 5)],
+    ),
     Case("topk_sum", ("aten.topk.default",), lambda x: torch.topk(x, 4, sorted=False).values.sum(-1), _x(3, 9)),
     Case("topk_experts", ("aten.topk.default",), lambda x: _gates(x), _x(5, 4), dynamic=True),
     Case("kthvalue", ("aten.kthvalue.default",), lambda x: torch.kthvalue(x, 2, 1), _x(2, 5, 3), dynamic=True),
@@ -46,8 +73,13 @@ CASES = [
     Case("nanmedian_dim", ("aten.nanmedian.dim",), lambda x: torch.nanmedian(x, 1).values, lambda: [NAN]),
     Case("unique", (), lambda x: torch.unique(x, return_inverse=True, return_counts=True), lambda: [ints(5, 3, 4)]),
     Case("unique_float", (), lambda x: torch.unique(x.detach()), _grid(4, 5)),
-    Case("unique_consecutive", (), lambda x: torch.unique_consecutive(x, return_inverse=True, return_counts=True), lambda: [ints(2, 12)]),
-]  # fmt: skip
+    Case(
+        "unique_consecutive",
+        (),
+        lambda x: torch.unique_consecutive(x, return_inverse=True, return_counts=True),
+        lambda: [ints(2, 12)],
+    ),
+]
 
 
 def _gates(x: torch.Tensor) -> torch.Tensor:

@@ -58,50 +58,71 @@ def quiet() -> Iterator[None]:
 
 
 # ---------------------------------------------------------------------------------------------------------- dim requests
-def dynamic_dims(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], requested: Any) -> tuple[Any, dict[str, dict[int, str]]]:
+def dynamic_dims(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], requested: Any
+) -> tuple[Any, dict[str, dict[int, str]]]:
     """`requested` as torch.export takes it, and the dim names the user gave: {input name: {axis: name}}.
 
     None: axis 0 of every tensor is tried as a free batch. Strings name dims; torch decides whether they can be free.
+    Inputs that nest (dicts, lists, `*args`, `**kwargs`) are asked in the same nesting, and named by their path: "batch_image".
     """
     import inspect
 
-    signature = inspect.signature(module.forward)
-    bound = signature.bind(*args, **kwargs).arguments
-    flat: dict[str, Any] = {}
-    for name, value in bound.items():
-        kind = signature.parameters[name].kind
-        if kind is inspect.Parameter.VAR_KEYWORD:
-            flat.update(value)
-        else:
-            flat[name] = value
+    bound = dict(inspect.signature(module.forward).bind(*args, **kwargs).arguments)
     names: dict[str, dict[int, str]] = {}
     if requested is None:
-        shapes = {n: pytree.tree_map(lambda t: {0: Dim.AUTO} if isinstance(t, torch.Tensor) and t.dim() else None, v) for n, v in flat.items()}
-        return shapes, {n: {0: "b"} for n, v in flat.items() if isinstance(v, torch.Tensor) and v.dim()}
+        return {n: _walk(v, _Batch(), (n,), names) for n, v in bound.items()}, names
     if not isinstance(requested, Mapping):
-        requested = dict(zip(flat, requested, strict=False))
-    unknown = [n for n in requested if n not in flat]
+        requested = dict(zip(bound, requested, strict=False))
+    unknown = [n for n in requested if n not in bound]
     if unknown:
-        raise CaptureError(f"dynamic dims are given for {', '.join(unknown)}, but the inputs are {', '.join(flat)}")
+        raise CaptureError(f"dynamic dims are given for {', '.join(unknown)}, but the inputs are {', '.join(bound)}")
+    return {n: _walk(v, requested.get(n), (n,), names) for n, v in bound.items()}, names
 
-    def one(name: str, spec: Any) -> Any:
-        items = enumerate(spec) if isinstance(spec, (list, tuple)) else spec.items()
-        out: dict[int, Any] = {}
-        for axis, want in items:
-            if isinstance(want, str):
-                names.setdefault(name, {})[axis] = want
-                out[axis] = Dim.DYNAMIC
-            elif want is not None and not isinstance(want, int):
-                if hasattr(want, "__name__"):
-                    names.setdefault(name, {})[axis] = want.__name__
-                out[axis] = want
-        return out
 
-    shapes = {}
-    for name, value in flat.items():
-        spec = requested.get(name)
-        shapes[name] = one(name, spec) if isinstance(value, torch.Tensor) and spec else spec if spec else pytree.tree_map(lambda _: None, value)
-    return shapes, names
+class _Batch:
+    """The request for a free axis 0, wherever a tensor is."""
+
+
+def _walk(value: Any, spec: Any, path: tuple[str, ...], names: dict[str, dict[int, str]]) -> Any:
+    """The dim request for one input, nested as the input is; collects the names."""
+    if isinstance(value, torch.Tensor):
+        if isinstance(spec, _Batch):
+            spec = {0: "b"} if value.dim() else None
+            return None if spec is None else {0: Dim.AUTO} | _named(spec, path, names)
+        return None if not spec else _axes(spec, path, names)
+    if isinstance(value, Mapping):
+        return {k: _walk(v, _part(spec, k), (*path, str(k)), names) for k, v in value.items()}
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        return type(value)(_walk(v, _part(spec, i), (*path, str(i)), names) for i, v in enumerate(value))
+    return pytree.tree_map(lambda _: None, value) if spec is None or isinstance(spec, _Batch) else spec
+
+
+def _part(spec: Any, key: Any) -> Any:
+    if spec is None or isinstance(spec, _Batch):
+        return spec
+    try:
+        return spec[key]
+    except (KeyError, IndexError, TypeError):
+        return None
+
+
+def _named(spec: Mapping[int, str], path: tuple[str, ...], names: dict[str, dict[int, str]]) -> dict[int, Any]:
+    names.setdefault("_".join(path), {}).update(spec)
+    return {}
+
+
+def _axes(spec: Any, path: tuple[str, ...], names: dict[str, dict[int, str]]) -> dict[int, Any]:
+    out: dict[int, Any] = {}
+    for axis, want in enumerate(spec) if isinstance(spec, (list, tuple)) else spec.items():
+        if isinstance(want, str):
+            _named({axis: want}, path, names)
+            out[axis] = Dim.DYNAMIC
+        elif want is not None and not isinstance(want, int):
+            if hasattr(want, "__name__"):
+                _named({axis: want.__name__}, path, names)
+            out[axis] = want
+    return out
 
 
 # --------------------------------------------------------------------------------------------------------------- export
@@ -180,7 +201,7 @@ def capture(
             program = export(module, args, kwargs, None, training)
     else:
         program = export(module, args, kwargs, shapes, training)
-    return from_program(program, module, names, has_rule)
+    return from_program(program, module, names, has_rule, unify=dynamic_shapes is not None)
 
 
 def from_program(
@@ -188,13 +209,17 @@ def from_program(
     module: torch.nn.Module | None = None,
     names: Mapping[str, Mapping[int, str]] | None = None,
     has_rule: Callable[[str], bool] | None = None,
+    unify: bool = False,
 ) -> Captured:
-    """A graph from an exported program; `module` tells which parameters are one and the same tensor."""
+    """A graph from an exported program; `module` tells which parameters are one and the same tensor.
+
+    With `unify` two axes that the user gave one name are one dim, also where torch did not need them to be equal.
+    """
     tensors, tied = owned_tensors(program, module)
     trainable = {n: p.requires_grad for n, p in (module or program).named_parameters()}
 
     def convert(p: ExportedProgram) -> Graph | None:
-        return Converter(p, tensors, tied, names or {}, trainable).graph()
+        return Converter(p, tensors, tied, names or {}, trainable, unify).graph()
 
     graph = convert(program)
     if graph is None:

@@ -156,7 +156,7 @@ class Conversion:
         other = self._remake(dtype)
         current = {e.torch_name: e for e in self.weights}
         for e in other.weights:
-            if e.torch_name in current and e.tied_to is None:
+            if e.torch_name in current and e.tied_to is None and e.kind != "constant":
                 e.variable.assign(numpy_of(current[e.torch_name].variable).astype(numpy_of(e.variable).dtype))
         return other
 

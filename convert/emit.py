@@ -20,7 +20,7 @@ from .errors import UnsupportedError
 from .functional import Functional
 from .graph_layer import static_shape
 from .ir import Graph, GraphError, Node, Origin, Value, fresh_names, leaves
-from .layers import Buffer, GraphLayer, SelectMode, Weight
+from .layers import Buffer, GraphLayer, Holder, SelectMode, Weight
 from .layout import Placed, Perm
 from .random_sites import RandomSite, draws_of
 from .rules.registry import LAYER_FORMS
@@ -110,6 +110,7 @@ class Emitter:
         root.run()
         outputs = [self._output(root, o) for o in self.graph.outputs if isinstance(o, Value)]
         outputs = self._updates(root, outputs)
+        outputs = self._unread(root, outputs)
         if not outputs:
             raise UnsupportedError("the model returns no tensor: there is nothing to convert")
         tensors = [p.tensor for p in inputs]
@@ -143,6 +144,19 @@ class Emitter:
             new = root.bring(root.fetch(m.value), layout.identity(m.value.type.rank)).tensor
             outputs[0] = dataclasses.replace(outputs[0], tensor=buffer(outputs[0].tensor, new))
         return outputs
+
+
+    def _unread(self, root: Scope, outputs: list[Placed]) -> list[Placed]:
+        """A place for parameters and buffers that nothing reads: a state dict comes home whole."""
+        bound = {ref.name for ref, _, _ in self.bindings}
+        left = [p for p in self.graph.parameters.values() if p.kind != "constant" and p.name not in bound]
+        if not left or not outputs:
+            return outputs
+        entries = [(p.name, p.value.type.shape, p.value.type.dtype, p.trainable) for p in left]
+        layer = Holder(entries, name=root.unique(None, "unread"))
+        for i, p in enumerate(left):
+            self.bind(ParamRef(p.name, p.value.type), layer, f"values.{i}")
+        return [dataclasses.replace(outputs[0], tensor=layer(outputs[0].tensor)), *outputs[1:]]
 
 
 class Scope:

@@ -40,11 +40,13 @@ class Converter:
         tied: Mapping[str, str],
         dim_names: Mapping[str, Mapping[int, str]],
         trainable: Mapping[str, bool],
+        unify: bool = False,
     ) -> None:
         self.program = program
         self.tensors = tensors
         self.tied = tied
         self.trainable = trainable
+        self.unify = unify
         self.names = self._dim_names(dim_names)
         self.fresh = fresh_names(())
         self.root = os.getcwd() + os.sep
@@ -68,7 +70,7 @@ class Converter:
                         want = wanted.get(node.name, {}).get(axis) if expr == symbol else None
                         if str(symbol) in names:
                             continue
-                        if want is None or want in names.values():
+                        if want is None or (want in names.values() and not self.unify):
                             base = want or f"d{count}"
                             while base in names.values() or (want is None and base in given):
                                 count += 1
@@ -100,12 +102,14 @@ class Converter:
         return TensorType(tuple(self.dim(d) for d in value.shape), dtype_name(value.dtype))
 
     def bounds(self) -> dict[str, tuple[int, int | None]]:
-        found = {}
+        found: dict[str, tuple[int, int | None]] = {}
         for symbol, interval in self.program.range_constraints.items():
             name = self.names.get(str(symbol))
             if name is not None:
                 low, high = _bound(interval.lower), _bound(interval.upper)
-                found[name] = (low or 0, high)
+                before = found.get(name, (0, None))
+                high = before[1] if high is None else high if before[1] is None else min(high, before[1])
+                found[name] = (max(low or 0, before[0]), high)
         return found
 
     # --------------------------------------------------------------------------------------------------------- graph

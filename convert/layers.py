@@ -3,6 +3,7 @@
 Weight        a variable as a tensor, where a parameter is an operand and not a layer's own
 Buffer        the same for a buffer the model itself updates
 SelectMode    the value of train mode or that of eval mode, by `training`
+Holder        variables that no op reads, so that the whole state dict has a place
 GraphLayer    a piece of the torch graph, interpreted at call time
 BatchNormalization, Recurrent, ...   torch's semantics where Keras' own layer differs (nn_layers.py)
 """
@@ -17,7 +18,7 @@ from keras import ops
 from .graph_layer import GraphLayer
 from .nn_layers import *  # noqa: F403  registered layers; __all__ is theirs
 
-__all__ = ["Buffer", "GraphLayer", "SelectMode", "Weight"]
+__all__ = ["Buffer", "GraphLayer", "Holder", "SelectMode", "Weight"]
 
 
 @keras.saving.register_keras_serializable(package="isomorph")
@@ -84,3 +85,30 @@ class SelectMode(keras.layers.Layer):
 
     def call(self, in_train: Any, in_eval: Any, training: bool | None = None) -> Any:
         return in_train if training else in_eval
+
+
+@keras.saving.register_keras_serializable(package="isomorph")
+class Holder(keras.layers.Layer):
+    """Owns the tensors of torch's state dict that the forward pass never reads; hands its input on unchanged.
+
+    entries: (torch name, shape, dtype, trainable) each. Like in torch, their gradient does not exist.
+    """
+
+    def __init__(self, entries: Any, **config: Any) -> None:
+        config.setdefault("autocast", False)
+        super().__init__(**config)
+        self.entries = [[n, list(shape), dtype, bool(trainable)] for n, shape, dtype, trainable in entries]
+        self.values = [
+            self.add_weight(shape=tuple(shape), dtype=dtype, initializer="zeros", trainable=trainable, name=name.replace(".", "_"))
+            for name, shape, dtype, trainable in self.entries
+        ]
+        self.built = True
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "entries": self.entries}
+
+    def compute_output_spec(self, x: Any) -> Any:
+        return keras.KerasTensor(x.shape, x.dtype)
+
+    def call(self, x: Any) -> Any:
+        return x

@@ -55,7 +55,9 @@ def activate(mode: str, x: Any) -> Any:
     return ops.tanh(x) if mode == "rnn_tanh" else ops.relu(x)
 
 
-def direction(mode: str, x: Any, h: Any, c: Any, weights: Sequence[Any], biases: bool, reverse: bool) -> tuple[Any, Any, Any]:
+def direction(
+    mode: str, x: Any, h: Any, c: Any, weights: Sequence[Any], biases: bool, reverse: bool
+) -> tuple[Any, Any, Any]:
     """One layer in one direction. x (time, batch, features), h and c (batch, hidden). Returns (outputs, h_n, c_n)."""
     w_ih, w_hh, *rest = weights
     b_ih, b_hh = rest[:2] if biases else (None, None)

@@ -103,13 +103,19 @@ class Float64Mode(TorchDispatchMode):
 
     supports_higher_order_operators = True
 
-    def __init__(self) -> None:
+    def __init__(self, own: torch.dtype = torch.float32) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._own = own
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if isinstance(func, HigherOrderOperator):
             return func(*args, **kwargs)
+        # `x[i] = 0.2` makes a number into a tensor of x's dtype before it comes here; the program's is the narrow one
+        if str(func) == "aten.lift_fresh.default":
+            args = (self._rounded(args[0]),)
+        elif str(func) == "aten.fill_.Tensor":
+            args = (args[0], self._rounded(args[1]))
         if kwargs.get("dtype") in LOW:
             kwargs["dtype"] = torch.float64
         elif kwargs.get("dtype") is not None and str(kwargs["dtype"]).rpartition(".")[2] in _RAISED:
@@ -123,6 +129,9 @@ class Float64Mode(TorchDispatchMode):
                 item.double() if isinstance(item, torch.Tensor) and item.dtype in LOW else item for item in result
             )
         return result
+
+    def _rounded(self, value: torch.Tensor) -> torch.Tensor:
+        return value.to(self._own).double() if value.dtype == torch.float64 and value.dim() == 0 else value
 
     def _raise(self, func: Any, args: Any, kwargs: dict[str, Any], result: torch.Tensor) -> torch.Tensor:
         tensors = [a for a in args if isinstance(a, torch.Tensor)]

@@ -13,6 +13,7 @@ from .batch_spatial import BatchSpatial
 from .drop_dead import DropDead
 from .drop_noops import DropNoops
 from .fold_constants import FoldConstants
+from .scalar_fills import ScalarFills
 
 
 class Pass(Protocol):
@@ -24,6 +25,7 @@ class Pass(Protocol):
 PIPELINE: tuple[Pass, ...] = (
     AbsorbBatchCounters(),  # first: it knows num_batches_tracked by torch's own pattern
     DropNoops(),  # before folding: fewer nodes to look at, and clones hide constants
+    ScalarFills(),  # before folding, which would bake the rounded constant in
     FoldConstants(),  # before DropDead: what it folded leaves dead makers behind
     BatchSpatial(),  # any time before layout, which expects spatial ops with a batch axis
     DropDead(),  # last: the others leave unused nodes

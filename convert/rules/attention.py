@@ -37,7 +37,15 @@ def masked_softmax(scores: Any, mask: Any, mask_dtype: str) -> Any:
 
 
 def attend(
-    k: Any, query: Any, key: Any, value: Any, mask: Any, is_causal: bool, scale: Any, gqa: bool, drop: Callable[[Any], Any]
+    k: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    mask: Any,
+    is_causal: bool,
+    scale: Any,
+    gqa: bool,
+    drop: Callable[[Any], Any],
 ) -> Any:
     """softmax(q k^T scale + mask) v with `drop` applied to the weights."""
     sizes = k.shape(query)

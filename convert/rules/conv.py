@@ -87,9 +87,14 @@ def dilated(kernel: Any, dilation: Sequence[int]) -> Any:
     for axis, d in enumerate(dilation):
         if d > 1:
             shape = list(kernel.shape)
-            spread = ops.pad(ops.expand_dims(kernel, axis + 1), [(0, d - 1) if a == axis + 1 else (0, 0) for a in range(len(shape) + 1)])
+            spread = ops.pad(
+                ops.expand_dims(kernel, axis + 1),
+                [(0, d - 1) if a == axis + 1 else (0, 0) for a in range(len(shape) + 1)],
+            )
             shape[axis] *= d
-            kernel = ops.reshape(spread, shape)[tuple(slice(0, shape[a] - d + 1) if a == axis else slice(None) for a in range(len(shape)))]
+            kernel = ops.reshape(spread, shape)[
+                tuple(slice(0, shape[a] - d + 1) if a == axis else slice(None) for a in range(len(shape)))
+            ]
     return kernel
 
 
@@ -98,18 +103,17 @@ def spread(k: Any, x: Any, sizes: Sequence[Any], stride: Sequence[int]) -> Any:
     shape = list(k.shape(x)[:1]) + list(sizes) + [x.shape[-1]]
     for axis, s in enumerate(stride, start=1):
         if s > 1:
-            x = ops.pad(ops.expand_dims(x, axis + 1), [(0, s - 1) if a == axis + 1 else (0, 0) for a in range(len(shape) + 1)])
+            x = ops.pad(
+                ops.expand_dims(x, axis + 1), [(0, s - 1) if a == axis + 1 else (0, 0) for a in range(len(shape) + 1)]
+            )
             shape[axis] = shape[axis] * s
             x = k.reshape(x, shape)
     return x
 
 
-def transposed_crops(kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], extra: Sequence[int]) -> Pads:
-    """What to cut from Keras' 'valid' result, (n-1)*stride + max(kernel, stride) long, to have torch's."""
-    return [(p, max(w, s) - w + p - e) for w, s, p, e in zip(kernel, stride, padding, extra, strict=True)]
-
-
-def transposed_same_is_exact(kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], extra: Sequence[int]) -> bool:
+def transposed_same_is_exact(
+    kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], extra: Sequence[int]
+) -> bool:
     """Whether Keras' 'same' result, n*stride long, is torch's."""
     rows = list(zip(kernel, stride, padding, extra, strict=True))
     return all(w >= s and p == (w - s) // 2 and e == s + 2 * p - w for w, s, p, e in rows)
@@ -132,12 +136,15 @@ def convolve_transposed(
         length = [size * s + lo + hi for size, s, (lo, hi) in zip(sizes, stride, pads, strict=True)]
         return convolve(wide, flipped, length, ones, [(0, 0)] * n, ones, groups)
     if k.functional:
-        raise Dynamic("keras.ops.conv_transpose hands its arguments on in the wrong order when it is a Functional node (Keras 3.15)")
+        raise Dynamic(
+            "keras.ops.conv_transpose hands its arguments on in the wrong order when it is a Functional node (Keras 3.15)"
+        )
     same = transposed_same_is_exact(width, stride, padding, extra)
     pairs = [(x, kernel)] if groups == 1 else zip(ops.split(x, groups, -1), ops.split(kernel, groups, -1), strict=True)
-    ys = [ops.conv_transpose(a, b, list(stride), "same" if same else "valid", None, "channels_last") for a, b in pairs]
+    mode, more = ("same", None) if same else ("valid", list(extra))
+    ys = [ops.conv_transpose(a, b, list(stride), mode, more, "channels_last") for a, b in pairs]
     y = ys[0] if groups == 1 else ops.concatenate(ys, -1)
-    return y if same else crop(y, transposed_crops(width, stride, padding, extra))
+    return y if same else crop(y, [(p, p) for p in padding])
 
 
 @rule(*TRANSPOSED, layout=SPATIAL)
@@ -158,7 +165,16 @@ def conv_transpose(
 
 @rule("aten.convolution.default", layout=SPATIAL)
 def convolution(
-    k: Any, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool, output_padding: Any, groups: int
+    k: Any,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
 ) -> Any:
     if transposed:
         return conv_transpose(k, x, weight, bias, stride, padding, output_padding, groups, dilation)
@@ -206,9 +222,8 @@ def conv_transpose_layer(
     if len(x.shape) != n + 2 or groups > 1 or any(d > 1 for d in dilation):
         return None
     same = transposed_same_is_exact(width, stride, padding, extra)
-    crops = transposed_crops(width, stride, padding, extra)
-    if bias is not None and not same and any(lo < 0 or hi < 0 for lo, hi in crops):
-        return None  # what is padded needs the bias too
+    if any(e >= s for e, s in zip(extra, stride, strict=True)):
+        return None  # Keras allows less output padding than torch
     y = k.layer(
         (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)[n - 1],
         x,
@@ -217,10 +232,11 @@ def conv_transpose_layer(
         kernel_size=tuple(width),
         strides=stride,
         padding="same" if same else "valid",
+        output_padding=None if same else extra,
         data_format="channels_last",
         use_bias=bias is not None,
     )
-    return y if same else crop(y, crops)
+    return y if same else crop(y, [(p, p) for p in padding])
 
 
 # --------------------------------------------------------------------------------------------------- weight norm
@@ -247,5 +263,3 @@ def norm_except_dim(k: Any, v: Any, power: int, dim: int) -> Any:
     if power == 2:
         return norm_except(v, dim)
     return ops.power(ops.sum(ops.power(ops.abs(v), power), axis=axes, keepdims=True), 1.0 / power)
-
-

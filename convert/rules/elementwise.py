@@ -7,8 +7,9 @@ from typing import Any
 
 from keras import ops
 
-from .operands import alike, is_float, is_tensor, number
+from .operands import alike, is_float, is_tensor, number, plus
 from .registry import ELEMENTWISE, rule
+from .shape import plus as plus_tensors
 
 Tensor = Any
 
@@ -33,20 +34,11 @@ def detach(k: Any, x: Tensor) -> Tensor:
 
 
 # ------------------------------------------------------------------------------------------------------- arithmetic
-def plus(x: Tensor, y: Any) -> Tensor:
-    """x + y. Keras' TensorFlow `add` takes a second operand with one axis for a bias of axis 1 or -1, wherever it
-    stands (`[2,5,3,3] + [3,1]`); such operands go first."""
-    if is_tensor(x) and is_tensor(y):
-        wide = [i for i, d in enumerate(y.shape) if d != 1]
-        fits = len(x.shape) >= len(y.shape) > 0 and x.shape[-1] == y.shape[-1]
-        if len(wide) == 1 and not (fits and wide[0] == len(y.shape) - 1):
-            return ops.add(y, x)
-    return ops.add(x, y)
-
-
 def times(x: Any, factor: Any) -> Any:
     """x * factor, without the op where the factor is one."""
-    return x if not is_tensor(factor) and factor == 1 else ops.multiply(x, factor)
+    if not is_tensor(factor) and factor == 1:
+        return x
+    return ops.multiply(x, factor) if is_tensor(x) or is_tensor(factor) else x * factor  # numbers: in Python's float64
 
 
 @rule("aten.add.Tensor", "aten.add.Scalar", layout=ELEMENTWISE, promote=True)

@@ -1,5 +1,5 @@
-"""Rules: complex numbers and Fourier transforms. `keras.ops` transform the last axis of a (real, imaginary) pair, one axis
-after the other; scaling is done on real numbers."""
+"""Rules: complex numbers and Fourier transforms. `keras.ops` transform the last axis of a (real, imaginary) pair, one
+axis after the other; scaling is done on real numbers."""
 
 from __future__ import annotations
 

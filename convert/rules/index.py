@@ -11,7 +11,7 @@ from keras import ops
 
 from ..builder import Dynamic, is_known, same_size
 from .registry import MAPPED, layer_form, rule
-from .shape import Size, filled, iota, part, plain
+from .shape import Size, filled, iota, part, plain, plus
 
 
 # ----------------------------------------------------------------------------------------------------------- embeddings
@@ -58,11 +58,12 @@ def count(k: Any, ids: Any, bins: Size, dtype: str) -> Any:
 
 @rule("aten.embedding_bag.default", "aten.embedding_bag.padding_idx")
 def embedding_bag(
-    k: Any, weight: Any, indices: Any, offsets: Any, scale_grad_by_freq: bool = False, mode: int = 0, sparse: bool = False,
-    per_sample_weights: Any = None, include_last_offset: bool = False, padding_idx: int | None = None,
+    k: Any, weight: Any, indices: Any, offsets: Any, scale_grad_by_freq: bool = False, mode: int = 0,
+    sparse: bool = False, per_sample_weights: Any = None, include_last_offset: bool = False,
+    padding_idx: int | None = None,
 ) -> Any:  # fmt: skip
-    """Sums (mode 0), means (1) or maxima (2) of the rows between offsets, then what torch keeps for its backward pass: the
-    bag of each index, the bag sizes, the argmax of each bag (zeros here)."""
+    """Sums (mode 0), means (1) or maxima (2) of the rows between offsets, then what torch keeps for its backward pass:
+    the bag of each index, the bag sizes, the argmax of each bag (zeros here)."""
     bags = plain(k.shape(offsets)[0])[0] - include_last_offset
     total = plain(k.shape(indices)[0])[0]
     starts = ops.expand_dims(part(offsets, 0, 0, bags), 0)
@@ -94,7 +95,7 @@ def wrapped(k: Any, index: Any, size: Size) -> Any:
 
 
 def index_pairs(k: Any, x: Any, indices: Sequence[Any]) -> list[tuple[int, Any]]:
-    """(axis, index tensor) for each indexed axis. A mask stands for an index tensor per axis of its own (call time only)."""
+    """(axis, index tensor) for each indexed axis. A mask stands for one index tensor per axis it has; at call time."""
     pairs: list[tuple[int, Any]] = []
     axis = 0
     for index in indices:
@@ -118,7 +119,7 @@ def joint_index(k: Any, x: Any, pairs: Sequence[tuple[int, Any]]) -> tuple[Any, 
     for axis, index in pairs:
         (size,) = plain(k.shape(x)[axis])
         index = wrapped(k, k.cast(index, "int64"), size)
-        joint = index if joint is None else ops.add(ops.multiply(joint, size), index)
+        joint = index if joint is None else plus(ops.multiply(joint, size), index)
         total = total * size
     return joint, total
 
@@ -151,7 +152,7 @@ def index(k: Any, x: Any, indices: Sequence[Any]) -> Any:
 @rule("aten.index_select.default", layout=MAPPED)
 def index_select(k: Any, x: Any, dim: int, index: Any) -> Any:
     if not k.rank(x):
-        return x
+        return ops.multiply(x, 1)
     return ops.take(x, k.reshape(index, (-1,)) if k.rank(index) == 0 else index, axis=k.axis(dim))
 
 

@@ -9,7 +9,7 @@ from keras import ops
 
 from ..builder import Dynamic
 from .registry import rule
-from .shape import filled, plain, sizes_of
+from .shape import filled, plain, plus, sizes_of
 
 
 def _info(k: Any, output: int = -1) -> Any:
@@ -93,7 +93,7 @@ def linalg_solve_triangular(k: Any, a: Any, b: Any, upper: bool, left: bool = Tr
     if unitriangular:
         (n,) = plain(k.shape(a)[-1])
         off = ops.triu(a, k=1) if upper else ops.tril(a, k=-1)
-        a = ops.add(off, k.constant(np.eye(n), k.out.dtype))
+        a = plus(off, k.constant(np.eye(n), k.out.dtype))
     return solved(k, lambda p, q: ops.solve_triangular(p, q, lower=upper != left), a, b, left)
 
 

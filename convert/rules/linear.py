@@ -11,7 +11,7 @@ from keras import ops
 
 from ..promote import category
 from .registry import layer_form, rule
-from .shape import sizes_of
+from .shape import plus, sizes_of
 
 
 def exact(k: Any, product: Any, *xs: Any) -> Any:
@@ -25,7 +25,7 @@ def exact(k: Any, product: Any, *xs: Any) -> Any:
 @rule("aten.linear.default")
 def linear(k: Any, x: Any, weight: Any, bias: Any = None) -> Any:
     y = ops.matmul(x, ops.transpose(weight))
-    return y if bias is None else ops.add(y, bias)
+    return y if bias is None else plus(y, bias)
 
 
 @layer_form("aten.linear.default", params=("weight", "bias"))
@@ -81,7 +81,7 @@ def blend(k: Any, x: Any, product: Any, beta: Any, alpha: Any) -> Any:
     product = product if alpha == 1 else ops.multiply(product, alpha)
     if beta == 0:
         return product
-    return ops.add(x if beta == 1 else ops.multiply(x, beta), product)
+    return plus(product, x if beta == 1 else ops.multiply(x, beta))
 
 
 @rule("aten.addmm.default", "aten.addmv.default", "aten.baddbmm.default")
@@ -109,7 +109,7 @@ def bilinear(k: Any, x: Any, y: Any, weight: Any, bias: Any = None) -> Any:
     """(..., i), (..., j), weight (o, i, j) -> (..., o)."""
     half = ops.tensordot(x, weight, axes=[[-1], [1]])
     out = ops.sum(ops.multiply(half, ops.expand_dims(y, -2)), axis=-1)
-    return out if bias is None else ops.add(out, bias)
+    return out if bias is None else plus(out, bias)
 
 
 @rule("aten.kron.default")
@@ -123,8 +123,8 @@ def kron(k: Any, x: Any, y: Any) -> Any:
 
 # --------------------------------------------------------------------------------------------------------------- einsum
 def explicit(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
-    """torch's equation as terms of single letters: ellipses spelled out, the result made explicit (the letters that occur
-    once, capitals first)."""
+    """torch's equation as terms of single letters: ellipses spelled out, the result made explicit (the letters that
+    occur once, capitals first)."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     width = max((r - len(t.replace("...", "")) for t, r in zip(terms, ranks, strict=True) if "..." in t), default=0)

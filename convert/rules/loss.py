@@ -111,6 +111,24 @@ def poisson_nll_loss(
     return reduced(loss, reduction)
 
 
+@rule("aten.margin_ranking_loss.default", layout=ELEMENTWISE, promote=True)
+def margin_ranking_loss(k: Any, x: Tensor, y: Tensor, target: Tensor, margin: float = 0.0, reduction: int = 1) -> Tensor:
+    loss = ops.subtract(margin, ops.multiply(target, ops.subtract(x, y)))
+    return reduced(_positive(loss), reduction)
+
+
+@rule("aten.hinge_embedding_loss.default", layout=ELEMENTWISE, promote=True)
+def hinge_embedding_loss(k: Any, x: Tensor, target: Tensor, margin: float = 1.0, reduction: int = 1) -> Tensor:
+    """x where the target is 1, max(0, margin - x) where it is -1, their sum where it is neither."""
+    apart = ops.where(ops.equal(target, 1), ops.zeros_like(x), _positive(ops.subtract(margin, x)))
+    return reduced(ops.add(apart, ops.where(ops.equal(target, -1), ops.zeros_like(x), x)), reduction)
+
+
+def _positive(x: Tensor) -> Tensor:
+    """clamp_min(x, 0): unlike relu, the gradient passes at zero."""
+    return ops.where(ops.less(x, 0), 0.0, x)
+
+
 # ------------------------------------------------------------------------------------------------------------ classes
 def _picked(k: Any, log_p: Tensor, target: Tensor, weight: Any, ignore_index: int) -> tuple[Tensor, Tensor]:
     """(-log_p[target] * w, w) for each target, zeros where it is ignored. Classes stand on axis 1 (0 of a vector)."""

@@ -31,7 +31,16 @@ def over_batch(x: Any) -> tuple[Any, Any]:
 
 @rule("aten.batch_norm.default", layout=SPATIAL, modal=("training",))
 def batch_norm(
-    k: Any, x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, training: Any, momentum: float, eps: float, cudnn: bool
+    k: Any,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    running_mean: Any,
+    running_var: Any,
+    training: Any,
+    momentum: float,
+    eps: float,
+    cudnn: bool,
 ) -> Any:
     if isinstance(training, ByMode):
         raise Dynamic("the mode is only known at call time")
@@ -41,15 +50,28 @@ def batch_norm(
     return scaled(x, mean, var, weight, bias, eps)
 
 
+STATISTICS = {(True, True): "batch", (False, False): "moving", (True, False): "mode"}
+
+
+def in_modes(flag: Any) -> tuple[bool, bool]:
+    """The flag's value in train and in eval mode."""
+    return (bool(flag.train), bool(flag.eval)) if isinstance(flag, ByMode) else (bool(flag), bool(flag))
+
+
 @layer_form("aten.batch_norm.default", params=("weight", "bias", "running_mean", "running_var"))
 def batch_norm_layer(
-    k: Any, x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, training: Any, momentum: float, eps: float, cudnn: bool
+    k: Any,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    running_mean: Any,
+    running_var: Any,
+    training: Any,
+    momentum: float,
+    eps: float,
+    cudnn: bool,
 ) -> Any:
-    statistics = {(True, True): "batch", (False, False): "moving", (True, False): "mode"}
-    if isinstance(training, ByMode):
-        mode = statistics.get((bool(training.train), bool(training.eval)))
-    else:
-        mode = statistics[bool(training), bool(training)]
+    mode = STATISTICS.get(in_modes(training))
     if mode is None or (running_mean is None) != (running_var is None):
         return None
     config: dict[str, Any] = {"axis": -1, "epsilon": eps, "scale": weight is not None, "center": bias is not None}
@@ -62,7 +84,9 @@ def batch_norm_layer(
     return k.layer(nn_layers.BatchNormalization, x, weights=weights, **config)
 
 
-def with_statistics(k: Any, x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: Any, eps: float) -> tuple[Any, Any, Any]:
+def with_statistics(
+    k: Any, x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: Any, eps: float
+) -> tuple[Any, Any, Any]:
     """(normalised, saved mean, saved 1/sqrt(var + eps)); in eval mode nothing is saved."""
     if isinstance(training, ByMode):
         raise Dynamic("the mode is only known at call time")
@@ -81,7 +105,9 @@ def native_batch_norm(
 
 
 @rule("aten._native_batch_norm_legit.no_stats", layout=SPATIAL, modal=("training",))
-def native_batch_norm_no_stats(k: Any, x: Any, weight: Any, bias: Any, training: Any, momentum: float, eps: float) -> tuple[Any, Any, Any]:
+def native_batch_norm_no_stats(
+    k: Any, x: Any, weight: Any, bias: Any, training: Any, momentum: float, eps: float
+) -> tuple[Any, Any, Any]:
     return with_statistics(k, x, weight, bias, None, None, True, eps)
 
 
@@ -102,7 +128,12 @@ def trailing(k: Any, x: Any, count: int) -> tuple[list[int], tuple[int, ...]]:
 
 def spread(k: Any, w: Any, x: Any, positions: Sequence[int], order: Sequence[int]) -> Any:
     """A parameter over the normalised axes, made to broadcast with `x`."""
-    if w is None or k.rank(w) == k.rank(x) or positions == list(range(k.rank(x) - len(positions), k.rank(x))) and list(order) == sorted(order):
+    if (
+        w is None
+        or k.rank(w) == k.rank(x)
+        or (positions == list(range(k.rank(x) - len(positions), k.rank(x)))
+        and list(order) == sorted(order))
+    ):
         return w
     sizes = [w.shape[a] for a in order]
     shape = [sizes[positions.index(p)] if p in positions else 1 for p in range(k.rank(x))]
@@ -124,13 +155,17 @@ def layer_norm(k: Any, x: Any, normalized_shape: Any, weight: Any, bias: Any, ep
 
 
 @rule("aten.native_layer_norm.default", layout=MAPPED)
-def native_layer_norm(k: Any, x: Any, normalized_shape: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any, Any]:
+def native_layer_norm(
+    k: Any, x: Any, normalized_shape: Any, weight: Any, bias: Any, eps: float
+) -> tuple[Any, Any, Any]:
     x, weight, bias = wide(k, x, weight, bias)
     return normalise(k, x, normalized_shape, weight, bias, eps)
 
 
 @layer_form("aten.layer_norm.default", params=("weight", "bias"))
-def layer_norm_layer(k: Any, x: Any, normalized_shape: Any, weight: Any, bias: Any, eps: float, cudnn_enable: bool) -> Any:
+def layer_norm_layer(
+    k: Any, x: Any, normalized_shape: Any, weight: Any, bias: Any, eps: float, cudnn_enable: bool
+) -> Any:
     positions, order = trailing(k, x, len(normalized_shape))
     if any(not isinstance(s, int) for s in normalized_shape):
         return None
@@ -208,7 +243,16 @@ def group_norm_layer(k: Any, x: Any, groups: int, weight: Any, bias: Any, eps: f
 
 @rule("aten.instance_norm.default", layout=SPATIAL, modal=("use_input_stats",))
 def instance_norm(
-    k: Any, x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, use_input_stats: Any, momentum: float, eps: float, cudnn: bool
+    k: Any,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    running_mean: Any,
+    running_var: Any,
+    use_input_stats: Any,
+    momentum: float,
+    eps: float,
+    cudnn: bool,
 ) -> Any:
     if isinstance(use_input_stats, ByMode):
         raise Dynamic("the mode is only known at call time")
@@ -220,9 +264,24 @@ def instance_norm(
 
 @layer_form("aten.instance_norm.default", params=("weight", "bias", "running_mean", "running_var"))
 def instance_norm_layer(
-    k: Any, x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, use_input_stats: Any, momentum: float, eps: float, cudnn: bool
+    k: Any,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    running_mean: Any,
+    running_var: Any,
+    use_input_stats: Any,
+    momentum: float,
+    eps: float,
+    cudnn: bool,
 ) -> Any:
-    if running_mean is not None or len(x.shape) < 3:
+    if len(x.shape) < 3 or (running_mean is None) != (running_var is None):
         return None
+    if running_mean is not None:
+        mode = STATISTICS.get(in_modes(use_input_stats))
+        weights = {"gamma": weight, "beta": bias, "moving_mean": running_mean, "moving_variance": running_var}
+        weights["num_batches_tracked"] = k.sibling(running_mean, "num_batches_tracked")
+        config = {"epsilon": eps, "scale": weight is not None, "center": bias is not None, "momentum": 1.0 - momentum}
+        return mode and k.layer(nn_layers.InstanceNormalization, x, weights=weights, statistics=mode, **config)
     config = {"groups": -1, "axis": -1, "epsilon": eps, "scale": weight is not None, "center": bias is not None}
     return k.layer(keras.layers.GroupNormalization, x, weights={"gamma": weight, "beta": bias}, **config)

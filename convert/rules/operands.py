@@ -10,6 +10,8 @@ from keras import ops
 from ..builder import Dynamic, Unknown
 from ..ir import ByMode
 
+Tensor = Any
+
 
 def is_tensor(x: Any) -> bool:
     """Whether `x` is a tensor (of a backend or symbolic) and not a Python number."""
@@ -33,6 +35,19 @@ def alike(x: Any, y: Any) -> tuple[Any, Any]:
 def is_float(k: Any, x: Any) -> bool:
     """Whether `x` is a floating tensor."""
     return str(k.dtype(x)).startswith(("float", "bfloat"))
+
+
+def plus(x: Tensor, y: Any) -> Tensor:
+    """x + y. Keras' TensorFlow `add` takes a second operand with one long axis for a bias of axis 1 or -1, wherever that
+    axis stands (`[2,5,3,3] + [3,1]`), and overlooks axes of size zero; such operands go first, or by another op."""
+    if is_tensor(y):
+        if 0 in tuple(y.shape):
+            return ops.subtract(x, ops.negative(y))
+        long = [i for i, d in enumerate(y.shape) if d != 1]
+        fits = len(x.shape) >= len(y.shape) > 0 and x.shape[-1] == y.shape[-1]
+        if len(long) == 1 and not (fits and long[0] == len(y.shape) - 1):
+            return ops.add(y, x)
+    return ops.add(x, y)
 
 
 def torch_order(k: Any, x: Any) -> Any:

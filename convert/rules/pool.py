@@ -13,22 +13,51 @@ from keras import ops
 from ..builder import Dynamic, is_known
 from .elementwise import plus
 from .registry import SPATIAL, layer_form, rule
-from .spatial import Pads, along, batched, bin_means, bins, ints, line, out_sizes, pad, same_is_exact, sizes_of, taps, unbatched
+from .spatial import (
+    Pads,
+    along,
+    batched,
+    bin_means,
+    bins,
+    ints,
+    line,
+    out_sizes,
+    pad,
+    same_is_exact,
+    sizes_of,
+    taps,
+    unbatched,
+)
 
 MAX = {f"aten.max_pool{n}d.default": n for n in (1, 2, 3)}
-MAX_INDEXED = {"aten.max_pool1d_with_indices.default": 1, "aten.max_pool2d_with_indices.default": 2, "aten.max_pool3d_with_indices.default": 3}
+MAX_INDEXED = {
+    "aten.max_pool1d_with_indices.default": 1,
+    "aten.max_pool2d_with_indices.default": 2,
+    "aten.max_pool3d_with_indices.default": 3,
+}
 AVERAGE = {f"aten.avg_pool{n}d.default": n for n in (1, 2, 3)}
-ADAPTIVE = {f"aten.{prefix}adaptive_avg_pool{n}d.default": n for n in (1, 2, 3) for prefix in ("", "_") if n > 1 or not prefix}
+ADAPTIVE = {
+    f"aten.{prefix}adaptive_avg_pool{n}d.default": n for n in (1, 2, 3) for prefix in ("", "_") if n > 1 or not prefix
+}
 ADAPTIVE_MAX = {f"aten.adaptive_max_pool{n}d.default": n for n in (1, 2, 3)}
 LAYERS = {
     "max": (keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D),
     "average": (keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, keras.layers.AveragePooling3D),
-    "global": (keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D, keras.layers.GlobalAveragePooling3D),
+    "global": (
+        keras.layers.GlobalAveragePooling1D,
+        keras.layers.GlobalAveragePooling2D,
+        keras.layers.GlobalAveragePooling3D,
+    ),
 }
 
 
 def padding_of(
-    sizes: Sequence[Any], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], ceil_mode: bool
+    sizes: Sequence[Any],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool,
 ) -> Pads:
     """(before, after) per axis; ceil_mode adds at the end what the last window needs, unless it would start in the padding."""
     pads = []
@@ -82,7 +111,9 @@ def pooled(k: Any, pool: Any, x: Any, w: Windows, mode: str) -> Any:
 class Windows:
     """The geometry of one pooling call."""
 
-    def __init__(self, k: Any, x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, n: int) -> None:
+    def __init__(
+        self, k: Any, x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, n: int
+    ) -> None:
         self.n = n
         self.kernel = ints(kernel, n)
         self.stride = ints(stride, n) if not isinstance(stride, (list, tuple)) or stride else self.kernel
@@ -140,7 +171,9 @@ def pooling_layer(k: Any, kind: str, w: Windows, x: Any, mode: str) -> Any:
 
 
 @rule(*MAX_INDEXED, layout=SPATIAL)
-def max_pool_with_indices(k: Any, x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> tuple[Any, Any]:
+def max_pool_with_indices(
+    k: Any, x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> tuple[Any, Any]:
     w = Windows(k, x, kernel, stride, padding, dilation, ceil_mode, MAX_INDEXED[k.node.op])
     dtype = k.dtype(x)
     x, single = batched(x, w.n)
@@ -180,7 +213,14 @@ def plain_average(w: Windows, include: bool, divisor: Any) -> str | None:
 
 @rule(*AVERAGE, layout=SPATIAL)
 def avg_pool(
-    k: Any, x: Any, kernel: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool, divisor_override: Any = None
+    k: Any,
+    x: Any,
+    kernel: Any,
+    stride: Any,
+    padding: Any,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: Any = None,
 ) -> Any:
     w = Windows(k, x, kernel, stride, padding, 1, ceil_mode, AVERAGE[k.node.op])
     dtype = k.dtype(x)
@@ -203,7 +243,14 @@ def avg_pool(
 
 @layer_form(*AVERAGE, params=())
 def avg_pool_layer(
-    k: Any, x: Any, kernel: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool, divisor_override: Any = None
+    k: Any,
+    x: Any,
+    kernel: Any,
+    stride: Any,
+    padding: Any,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: Any = None,
 ) -> Any:
     w = Windows(k, x, kernel, stride, padding, 1, ceil_mode, AVERAGE[k.node.op])
     mode = plain_average(w, count_include_pad, divisor_override)

@@ -136,7 +136,9 @@ def upsample_bicubic2d(k: Any, x: Any, output_size: Any, align_corners: bool, *s
 
 @rule("aten._upsample_bilinear2d_aa.vec", "aten._upsample_bicubic2d_aa.vec", layout=SPATIAL)
 def upsample_aa_vec(k: Any, x: Any, output_size: Any, align_corners: bool, scale_factors: Any) -> Any:
-    return interpolate(k, x, align_corners, factors(scale_factors, 2), antialias_matrix, is_cubic="bicubic" in k.node.op)
+    return interpolate(
+        k, x, align_corners, factors(scale_factors, 2), antialias_matrix, is_cubic="bicubic" in k.node.op
+    )
 
 
 @rule("aten._upsample_bilinear2d_aa.default", "aten._upsample_bicubic2d_aa.default", layout=SPATIAL)
@@ -195,7 +197,11 @@ def nearest_free(k: Any, x: Any, scales: Sequence[Any], exact: bool) -> Any:
     """The same for sizes that are only known at call time, in float32 steps."""
     sizes = sizes_of(k, x, k.rank(x) - 2)
     for axis, (size, dim, scale) in enumerate(zip(sizes, k.out.shape[2:], scales, strict=True), start=1):
-        if scale and scale == int(scale) and np.array_equal(*(np.floor(np.arange(4096) * s) for s in (np.float32(1 / scale), 1 / scale))):
+        if (
+            scale
+            and scale == int(scale)
+            and np.array_equal(*(np.floor(np.arange(4096) * s) for s in (np.float32(1 / scale), 1 / scale)))
+        ):
             x = ops.repeat(x, int(scale), axis=axis)
             continue
         out = k.size(dim)

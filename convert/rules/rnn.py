@@ -13,7 +13,12 @@ from ..ir import ByMode
 from ..recurrence import activate, gru_step, lstm_step, parameter_shapes, recur
 from .registry import layer_form, rule
 
-RNN = {"aten.lstm.input": "lstm", "aten.gru.input": "gru", "aten.rnn_tanh.input": "rnn_tanh", "aten.rnn_relu.input": "rnn_relu"}
+RNN = {
+    "aten.lstm.input": "lstm",
+    "aten.gru.input": "gru",
+    "aten.rnn_tanh.input": "rnn_tanh",
+    "aten.rnn_relu.input": "rnn_relu",
+}
 
 
 @rule(*RNN, random=True, modal=("train",))
@@ -33,7 +38,9 @@ def recurrent(
         raise Dynamic("a loop over time")
     states = list(hx) if isinstance(hx, (list, tuple)) else [hx]
     rate = dropout if train and num_layers > 1 else 0.0
-    return recur(RNN[k.node.op], x, states, list(params), has_biases, num_layers, rate, bidirectional, batch_first, k.draw)
+    return recur(
+        RNN[k.node.op], x, states, list(params), has_biases, num_layers, rate, bidirectional, batch_first, k.draw
+    )
 
 
 @layer_form(*RNN, params=("params",))

@@ -63,7 +63,9 @@ def picker(k: Any, x: Any, grid: Any, sizes: Sequence[Any]) -> Callable[[Sequenc
         count = count * size
     flat = k.reshape(x, [-1, x.shape[-1]])
     first = grid[..., 0]
-    one = ops.cast(ops.ones_like(first[tuple(slice(0, 1) if a else slice(None) for a in range(len(first.shape)))]), "int32")
+    one = ops.cast(
+        ops.ones_like(first[tuple(slice(0, 1) if a else slice(None) for a in range(len(first.shape)))]), "int32"
+    )
     batch = ops.cumsum(one, axis=0) - 1
 
     def pick(coordinates: Sequence[Any]) -> Any:
@@ -100,7 +102,9 @@ def grid_sampler(k: Any, x: Any, grid: Any, interpolation: int, padding: int, al
         weight: Any = 1.0
         for at, start, high in zip(ats, starts, corner, strict=True):
             weight = weight * (at - start if high else (start + 1.0) - at)
-        term = pick([start + float(high) for start, high in zip(starts, corner, strict=True)]) * ops.expand_dims(weight, -1)
+        term = pick([start + float(high) for start, high in zip(starts, corner, strict=True)]) * ops.expand_dims(
+            weight, -1
+        )
         total = term if total is None else ops.add(total, term)
     return total
 
@@ -114,7 +118,9 @@ def bicubic(pick: Any, ats: Sequence[Any], lengths: Sequence[Any], padding: int,
         for at, start, tap in zip(ats, starts, taps, strict=True):
             # the distance is at - start - tap in [0, 2]; its sign is known, so no kink at 0
             weight = weight * cubic(ops, (at - start - tap) if tap <= 0 else (start + tap) - at, -0.75)
-        where = [padded(start + tap, size, padding, align) for start, tap, size in zip(starts, taps, lengths, strict=True)]
+        where = [
+            padded(start + tap, size, padding, align) for start, tap, size in zip(starts, taps, lengths, strict=True)
+        ]
         term = pick(where) * ops.expand_dims(weight, -1)
         total = term if total is None else ops.add(total, term)
     return total

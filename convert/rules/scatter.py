@@ -10,7 +10,7 @@ from keras import ops
 from ..promote import category
 from .index import adjacent, count, index_pairs, joint_index, trimmed, wrapped
 from .registry import rule
-from .shape import filled, iota, plain
+from .shape import filled, iota, plain, plus
 
 SEGMENT = {"prod": ops.segment_prod, "multiply": ops.segment_prod, "amax": ops.segment_max, "amin": ops.segment_min}
 
@@ -64,7 +64,7 @@ def scatter_along(k: Any, x: Any, dim: int, index: Any, src: Any, how: str = "",
             if a == dim
             else k.reshape(iota(k, extent[a]), [extent[a] if b == a else 1 for b in range(rank)])
         )
-        place = here if place is None else ops.add(ops.multiply(place, sizes[a]), here)
+        place = here if place is None else plus(ops.multiply(place, sizes[a]), here)
     flat = write(k, k.reshape(x, (-1,)), k.reshape(place, (-1,)), k.reshape(values, (-1,)), how, include_self)
     return k.reshape(flat, shape)
 
@@ -139,10 +139,10 @@ def index_put(k: Any, x: Any, indices: Sequence[Any], values: Any, accumulate: b
         axis = len(indices) - 1
         mask = k.reshape(mask, [*[1] * axis, *k.shape(mask), *[1] * (k.rank(x) - axis - k.rank(mask))])
         values = k.reshape(values, ())
-        return ops.where(mask, ops.add(x, values) if accumulate else values, x)
+        return ops.where(mask, plus(x, values) if accumulate else values, x)
     pairs = index_pairs(k, x, indices)
     if not pairs:
-        return ops.add(x, values) if accumulate else k.broadcast_to(values, k.shape(x))
+        return plus(x, values) if accumulate else k.broadcast_to(values, k.shape(x))
     axes = [a for a, _ in pairs]
     others = [a for a in range(k.rank(x)) if a not in axes]
     order = [*axes, *others]

@@ -32,6 +32,23 @@ def sizes_of(k: Any, type_: TensorType) -> list[Size]:
     return [k.size(d) for d in type_.shape]
 
 
+def plus(x: Any, y: Any) -> Any:
+    """x + y of two tensors, broadcast. Keras' TensorFlow `add` takes a second operand in which one size is not 1 for a bias
+    of the last axis or of axis 1, wherever that axis stands: (n, 1) + (1, n) gives (1, n), and (b, n) + (b, 1) goes wrong
+    where b = n. Where either order is in doubt it is x - (-y), which has the same bits."""
+    a, b = tuple(x.shape), tuple(y.shape)
+    if _not_misread(a, b):
+        return ops.add(x, y)
+    return ops.add(y, x) if _not_misread(b, a) else ops.subtract(x, ops.negative(y))
+
+
+def _not_misread(a: tuple[int | None, ...], b: tuple[int | None, ...]) -> bool:
+    """Whether `add` of shapes a and b is right for all values of the unknown sizes (None)."""
+    several = None not in b and sum(d != 1 for d in b) != 1
+    last = 0 < len(b) <= len(a) and a[-1] == b[-1] and (len(b) == 1 or b[-1] not in (None, 1))
+    return a == b or several or last
+
+
 def settled(k: Any, y: Any, type_: TensorType) -> Any:
     """`y`, with sizes that Keras lost but the type knows put back."""
     if not k.functional:
@@ -77,7 +94,8 @@ def t_copy(k: Any, x: Any) -> Any:
 
 
 @rule(
-    *(f"aten.{n}_copy.default" for n in ("view", "squeeze", "unsqueeze")), "aten.squeeze_copy.dim", "aten.squeeze_copy.dims",
+    *(f"aten.{n}_copy.default" for n in ("view", "squeeze", "unsqueeze")),
+    "aten.squeeze_copy.dim", "aten.squeeze_copy.dims",
     *(f"aten.{n}.default" for n in ("_reshape_alias", "ravel", "atleast_1d", "atleast_2d", "atleast_3d")),
 )  # fmt: skip
 def view_copy(k: Any, x: Any, *_: Any) -> Any:
@@ -99,7 +117,7 @@ def as_strided(k: Any, x: Any, size: Sequence[Size], stride: Sequence[Size], sto
     """Elements of a contiguous tensor by their place in memory (the capture lets no other operand through)."""
     place = k.constant(np.asarray(0 if storage_offset is None else storage_offset), "int64")
     for count, step in zip(plain(*size), plain(*stride), strict=True):
-        place = ops.add(ops.expand_dims(place, -1), iota(k, count) * step)
+        place = plus(ops.expand_dims(place, -1), iota(k, count) * step)
     return ops.take(k.reshape(x, (-1,)), place, axis=0)
 
 
@@ -276,21 +294,21 @@ def repeat_interleave_int(k: Any, x: Any, repeats: Size, dim: int | None = None,
 def repeat_interleave(k: Any, x: Any, repeats: Any, dim: int | None = None, output_size: Size = None) -> Any:
     if dim is None:
         x, dim = k.reshape(x, (-1,)), 0
-    return ops.take(x, interleaved(k, repeats, k.size(k.out.shape[dim]), k.shape(x)[dim]), axis=dim)
+    return ops.take(x, interleaved(k, repeats, k.out.shape[dim], k.shape(x)[dim]), axis=dim)
 
 
 @rule("aten.repeat_interleave.Tensor")
 def repeat_interleave_counts(k: Any, repeats: Any, output_size: Size = None) -> Any:
-    return interleaved(k, repeats, k.size(k.out.shape[0]), None)
+    return interleaved(k, repeats, k.out.shape[0], None)
 
 
-def interleaved(k: Any, repeats: Any, total: Size, count: Size) -> Any:
+def interleaved(k: Any, repeats: Any, total: Any, count: Size) -> Any:
     """[0]*repeats[0] + [1]*repeats[1] + ...: for each of `total` places the number of counts that are used up."""
     if count is not None:
         repeats = k.broadcast_to(k.reshape(repeats, (-1,)), (count,))
     ends = ops.cumsum(k.cast(repeats, "int64"))
     try:
-        places = iota(k, plain(total)[0])
+        places = iota(k, plain(k.size(total))[0])
     except KeyError:  # the size depends on the counts alone
         places = ops.cast(ops.arange(ends[-1]), "int64")
     return ops.sum(ops.cast(ops.expand_dims(places, 1) >= ops.expand_dims(ends, 0), "int64"), axis=1)

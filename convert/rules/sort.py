@@ -1,7 +1,7 @@
 """Rules: order: sort, top k, the nanmedian, distinct values.
 
-Equal elements keep their order (torch promises that for stable=True only; where it does not, any order is right). Values
-come back through a gather by index, so their gradient goes where torch sends it. NaN among sorted values is not ordered.
+Equal elements keep their order (torch promises that for stable=True only; where it does not, any order is right).
+Values come back through a gather by index, so their gradient goes where torch sends it. NaNs are not put in order.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def nanmedian(k: Any, x: Any) -> Any:
 # ------------------------------------------------------------------------------------------------------ distinct values
 @rule("aten._unique2.default", "aten.unique_consecutive.default")
 def unique(k: Any, x: Any, *flags: Any) -> Any:
-    """Distinct values (sorted, or runs as they come), the group of each element, the sizes of the groups; call time only."""
+    """Distinct values (sorted, or runs as they come), the group of each element, the sizes of groups; call time only."""
     if "consecutive" in k.node.op and flags[2] is not None:
         raise NotImplementedError("unique_consecutive along one axis")
     if k.functional:

@@ -62,7 +62,9 @@ def crop(x: Any, crops: Sequence[tuple[int, int]]) -> Any:
     return x[(slice(None), *cut)] if any(c != slice(0, None) for c in cut) else x
 
 
-def same_is_exact(sizes: Sequence[Any], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], pads: Pads) -> bool:
+def same_is_exact(
+    sizes: Sequence[Any], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], pads: Pads
+) -> bool:
     """Whether padding="same" pads every axis by exactly `pads`: always for stride 1 where it is centred, else for known sizes."""
     for size, width, s, d, (lo, hi) in zip(sizes, kernel, stride, dilation, pads, strict=True):
         if s == 1:
@@ -76,7 +78,9 @@ def same_is_exact(sizes: Sequence[Any], kernel: Sequence[int], stride: Sequence[
     return any(lo or hi for lo, hi in pads)
 
 
-def taps(x: Any, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], out: Sequence[Any]) -> list[Any]:
+def taps(
+    x: Any, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], out: Sequence[Any]
+) -> list[Any]:
     """For each kernel position, in row-major order, the strided view of (padded) `x` that it meets, each (N, *out, C)."""
     views = []
     for offset in product(*(range(w) for w in kernel)):
@@ -88,7 +92,9 @@ def taps(x: Any, kernel: Sequence[int], stride: Sequence[int], dilation: Sequenc
     return views
 
 
-def out_sizes(sizes: Sequence[Any], pads: Pads, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> list[Any]:
+def out_sizes(
+    sizes: Sequence[Any], pads: Pads, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> list[Any]:
     """How many windows fit, per axis."""
     return [
         (size + lo + hi - d * (w - 1) - 1) // s + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from ..builder import Dynamic
+from .operands import plus
 from .registry import ELEMENTWISE, rule
 
 Tensor = Any
@@ -48,7 +50,7 @@ def lgamma(k: Any, x: Tensor) -> Tensor:
     stirling = ops.add(
         ops.multiply(ops.subtract(z, 0.5), ops.subtract(ops.log(z), 1.0)), 0.5 * math.log(2 * math.pi) - 0.5
     )
-    value = ops.subtract(ops.add(stirling, ops.multiply(series, inverse)), sum(steps[1:], steps[0]))
+    value = ops.subtract(plus(stirling, ops.multiply(series, inverse)), functools.reduce(plus, steps))
     sine = ops.abs(ops.sin(ops.multiply(_to_nearest_integer(x), math.pi)))
     mirrored = ops.subtract(ops.subtract(math.log(math.pi), ops.log(ops.where(left, sine, 1.0))), value)
     return ops.where(ops.isfinite(x), ops.where(left, mirrored, value), ops.abs(x))
@@ -62,8 +64,8 @@ def digamma(k: Any, x: Tensor) -> Tensor:
     z = ops.add(y, float(SHIFT))
     square = ops.square(ops.reciprocal(z))
     series = ops.multiply(_horner(square, [b / (2 * i + 2) for i, b in enumerate(BERNOULLI)]), square)
-    value = ops.subtract(ops.log(z), ops.add(ops.multiply(ops.reciprocal(z), 0.5), series))
-    value = ops.subtract(value, sum(steps[1:], steps[0]))
+    value = ops.subtract(ops.log(z), plus(ops.multiply(ops.reciprocal(z), 0.5), series))
+    value = ops.subtract(value, functools.reduce(plus, steps))
     tangent = ops.tan(ops.multiply(ops.where(left, _to_nearest_integer(x), 0.25), math.pi))
     mirrored = ops.subtract(value, ops.divide(math.pi, tangent))
     pole = ops.logical_and(ops.less(x, 0), ops.equal(x, ops.round(x)))
@@ -126,11 +128,19 @@ def _bessel(k: Any, x: Tensor, order: int, scaled: bool) -> Tensor:
 
 
 for _order in (0, 1):
-    _plain = "aten.i0.default" if _order == 0 else "aten.special_i1.default"
-    rule(_plain, layout=ELEMENTWISE, promote=True)(lambda k, x, _n=_order: _bessel(k, x, _n, False))
+    _plain = ("aten.i0.default" if _order == 0 else "aten.special_i1.default", f"aten.special_modified_bessel_i{_order}.default")
+    rule(*_plain, layout=ELEMENTWISE, promote=True)(lambda k, x, _n=_order: _bessel(k, x, _n, False))
     rule(f"aten.special_i{_order}e.default", layout=ELEMENTWISE, promote=True)(
         lambda k, x, _n=_order: _bessel(k, x, _n, True)
     )
+
+
+@rule("aten.special_spherical_bessel_j0.default", layout=ELEMENTWISE, promote=True)
+def spherical_bessel_j0(k: Any, x: Tensor) -> Tensor:
+    zero = ops.equal(x, 0)
+    safe = ops.where(zero, ops.ones_like(x), x)
+    value = ops.where(zero, ops.ones_like(x), ops.divide(ops.sin(safe), safe))
+    return ops.where(ops.equal(ops.abs(x), math.inf), ops.zeros_like(x), value)
 
 
 @rule("aten.special_erfcx.default", layout=ELEMENTWISE, promote=True)

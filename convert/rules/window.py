@@ -52,8 +52,10 @@ def constant_pad(k: Any, x: Any, sides: dict[int, tuple[Size, Size]], value: Any
 
 def border_pad(k: Any, x: Any, sides: dict[int, tuple[Size, Size]], mode: str) -> Any:
     """reflect, replicate or circular, from slices: `ops.pad` reflects the last axes alone on Keras' torch backend, and
-    knows the other two modes on none. A negative side crops what the other side was padded from."""
+    knows the other two modes on none. A negative side crops."""
     grow, cut = _split_signs(sides)
+    if mode == "circular":  # torch wraps what is left
+        x, cut = _crop(x, cut), {}
     for axis, (before, after) in grow.items():
         whole = [x]
         if not is_known(before) or before > 0:

@@ -92,6 +92,7 @@ class TorchRunner:
 
     def to_float64(self) -> TorchRunner:
         """See `Runner`."""
+        self._set_mode(self._modes[self._module])  # the twin takes over the modes that the module came in
         twin = TorchRunner(self._module, self._call, self._names, "float64")
         twin.own = self.own
         return twin
@@ -377,5 +378,6 @@ def _settings(runner: TorchRunner) -> Iterator[None]:
         with eager_control_flow():
             yield
         return
-    with eager_control_flow(), torch_dtype_limits_of(getattr(torch, runner.own)), Float64Mode():
+    own = getattr(torch, runner.own)
+    with eager_control_flow(), torch_dtype_limits_of(own), Float64Mode(own):
         yield

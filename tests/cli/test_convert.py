@@ -261,9 +261,6 @@ class Two(nn.Module):
 """
 
 
-@pytest.mark.xfail(
-    strict=True, reason="axes that torch does not need to be equal are named b and b1, though both were asked as b"
-)
 def test_one_name_is_one_axis(isomorph: Command, tmp_path: Path) -> None:
     (tmp_path / "cli_two.py").write_text(TWO)
     run = isomorph(
@@ -280,6 +277,41 @@ def test_one_name_is_one_axis(isomorph: Command, tmp_path: Path) -> None:
         "--json",
     )
     assert [port["dims"] for port in run.document["inputs"]] == [["b", 3], ["b", 4]]
+
+
+NESTED = """
+from torch import nn
+
+class Dict(nn.Module):
+    def forward(self, batch):
+        return batch["a"] * 2
+
+class Star(nn.Module):
+    def forward(self, *xs):
+        return xs[0] * 2
+
+class Keywords(nn.Module):
+    def forward(self, **named):
+        return named["x"] * 2
+"""
+
+
+@pytest.mark.parametrize(("model", "name"), [("Dict", "batch.a"), ("Star", "xs.0"), ("Keywords", "x")])
+def test_free_axes_of_nested_arguments(model: str, name: str, isomorph: Command, tmp_path: Path) -> None:
+    (tmp_path / "cli_nested.py").write_text(NESTED)
+    run = isomorph(
+        "convert",
+        f"cli_nested:{model}",
+        "--input",
+        f"{name}=float32[b,3]",
+        "-o",
+        "m.keras",
+        "--verify",
+        "quick",
+        "--json",
+    )
+    assert run.code == 0, run.err
+    assert [port["dims"] for port in run.document["inputs"]] == [["b", 3]]
 
 
 def test_wrong_backend(isomorph: Command, monkeypatch: pytest.MonkeyPatch) -> None:

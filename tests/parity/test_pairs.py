@@ -268,3 +268,32 @@ def test_a_parameter_that_a_run_writes_to_is_put_back() -> None:
     verdict = check(module, Writing(), X)
     assert verdict.status == "PASS", verdict.summary()
     assert bool((module.scale == 2.0).all())
+
+
+class HalfFrozen(nn.Module):
+    """A batch norm that `train()` leaves in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(8)
+
+    def train(self, mode: bool = True) -> HalfFrozen:
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+
+@pytest.mark.parametrize("called", [False, True])
+def test_a_submodule_keeps_the_mode_it_came_in(called: bool) -> None:
+    left, right = HalfFrozen(), HalfFrozen()
+    if called:
+        left.train()
+        right.train()
+    verdict = check(left, right, X)
+    assert verdict.status == "PASS", verdict.summary()
+    trained = [c for c in verdict.checks if c.quantity == "buffer" and c.mode == "train"]
+    assert trained
+    assert left.norm.training is not called

@@ -120,6 +120,14 @@ def test_a_program_that_names_float32_runs_in_true_float64() -> None:
     assert np.allclose(got.detach().numpy(), expected, rtol=1e-13)
 
 
+def test_an_assigned_number_is_the_narrow_one() -> None:
+    x = torch.zeros(2, 3, dtype=torch.float64)
+    with Float64Mode():
+        x[:, 1] = 0.2
+        x[x == 0] = 0.3
+    assert x.tolist() == [[float(np.float32(v)) for v in (0.3, 0.2, 0.3)]] * 2
+
+
 def test_gradients_are_float64_too() -> None:
     x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     with Float64Mode():

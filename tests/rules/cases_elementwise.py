@@ -55,6 +55,7 @@ ARITHMETIC = [
     call("add.Tensor", rand(2, 5, 3, 3), rand(3, 1), tag="not_a_bias"),
     call("add.Tensor", rand(2, 4, 1), rand(4), tag="not_a_bias_of_axis_1"),
     call("add.Tensor", rand(3, 4), rand(1, 1, 4), tag="higher_rank_second"),
+    call("add.Tensor", rand(1, 0, 3), rand(1, 0, 3), tag="empty"),
     *[
         call(f"{n}.Tensor_mode", X * 1.5, NONZERO, rounding_mode=m, tag=str(m))
         for n in ("div", "divide")

@@ -284,6 +284,19 @@ CASES = [
         lambda: [rand(3, 5), torch.tensor([[4, 0], [1, 2], [3, 1]]), rand(3, 2)],
     ),
     Case(
+        "scatter_square",
+        ("aten.scatter_add.default",),
+        lambda x, i, s: x.scatter_add(0, i, s),
+        lambda: [rand(3, 3, 3), ints(3, 3, 3, 3), rand(3, 3, 3, seed=1)],
+        dynamic=True,
+    ),
+    Case(
+        "index_put_square",
+        ("aten.index_put.default",),
+        lambda x, v: x.index_put((_i(0, 1, 2)[:, None], _i(2, 0, 1)), v),
+        lambda: [rand(3, 3, 3), rand(3, 3, 3, seed=1)],
+    ),
+    Case(
         "scatter_value",
         ("aten.scatter.value",),
         lambda x, i: x.scatter(-1, i, 0.1),

@@ -46,6 +46,9 @@ CASES: list[Case] = [
     call(
         "binary_cross_entropy_with_logits.default", rand(3, 4) * 30, Q, WEIGHT[:4], WEIGHT[1:], 1, tag="weights", wrt=2
     ),
+    *[call("margin_ranking_loss.default", X, Y, SIGNS, 0.5, r, tag=t, wrt=2) for t, r in REDUCTIONS.items()],
+    *[call("hinge_embedding_loss.default", X, SIGNS, 0.5, r, tag=t, wrt=1) for t, r in REDUCTIONS.items()],
+    call("hinge_embedding_loss.default", X, Y, tag="neither", wrt=1),
     *[
         call("poisson_nll_loss.default", rand(3, 4), Q * 4, a, b, 1e-8, 1, tag=f"{a}_{b}")
         for a in (True,)

@@ -44,7 +44,15 @@ CASES = [
     norm("layer_norm_no_bias", LN, lambda: nn.LayerNorm(6, bias=False), 3, 5, 6),
     norm("layer_norm_plain", LN, lambda: nn.LayerNorm(6, elementwise_affine=False), 3, 5, 6),
     norm("layer_norm_after_conv", LN, lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.LayerNorm((4, 5, 6))), 2, 3, 5, 6),
-    norm("layer_norm_width_after_conv", LN, lambda: nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.LayerNorm((5, 6))), 2, 3, 5, 6),
+    norm(
+        "layer_norm_width_after_conv",
+        LN,
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.LayerNorm((5, 6))),
+        2,
+        3,
+        5,
+        6,
+    ),
     norm("rms_norm", "aten.rms_norm.default", lambda: nn.RMSNorm(6), 3, 5, 6, dynamic=True),
     norm("rms_norm_eps", "aten.rms_norm.default", lambda: nn.RMSNorm((5, 6), eps=0.1), 3, 5, 6),
     norm("group_norm", GN, lambda: nn.GroupNorm(2, 6), 3, 6, 4, 5, dynamic=True),
@@ -55,12 +63,24 @@ CASES = [
     norm("instance_norm_1d", IN, lambda: nn.InstanceNorm1d(4), 3, 4, 5),
     norm("instance_norm_3d", IN, lambda: nn.InstanceNorm3d(2), 3, 2, 4, 5, 3),
     norm("instance_norm_running", IN, lambda: nn.InstanceNorm2d(4, track_running_stats=True), 3, 4, 5, 6),
-    Case("native_layer_norm", ("aten.native_layer_norm.default",), lambda x, w, b: torch.native_layer_norm(x, (5, 6), w, b, 0.1), lambda: [rand(3, 5, 6), rand(5, 6), rand(5, 6)]),
-    Case("native_group_norm", ("aten.native_group_norm.default",), lambda x, w, b: torch.native_group_norm(x, w, b, 2, 6, 20, 3, 0.1), lambda: [rand(2, 6, 4, 5), rand(6), rand(6)]),
+    Case(
+        "native_layer_norm",
+        ("aten.native_layer_norm.default",),
+        lambda x, w, b: torch.native_layer_norm(x, (5, 6), w, b, 0.1),
+        lambda: [rand(3, 5, 6), rand(5, 6), rand(5, 6)],
+    ),
+    Case(
+        "native_group_norm",
+        ("aten.native_group_norm.default",),
+        lambda x, w, b: torch.native_group_norm(x, w, b, 2, 6, 20, 3, 0.1),
+        lambda: [rand(2, 6, 4, 5), rand(6), rand(6)],
+    ),
     Case(
         "native_batch_norm_eval",
         ("aten._native_batch_norm_legit_no_training.default",),
-        lambda x, w, b, m, v: torch.ops.aten._native_batch_norm_legit_no_training(x, w, b, m.detach(), v.detach().abs(), 0.1, 0.1)[0],
+        lambda x, w, b, m, v: torch.ops.aten._native_batch_norm_legit_no_training(
+            x, w, b, m.detach(), v.detach().abs(), 0.1, 0.1
+        )[0],
         lambda: [rand(2, 6, 4, 5), rand(6), rand(6), rand(6), rand(6)],
     ),
     Case(
@@ -70,6 +90,8 @@ CASES = [
         lambda: [rand(2, 6, 4, 5), rand(6), rand(6)],
         grad=False,
     ),
-    Case("local_response_norm", (), lambda x: F.local_response_norm(x, 3, alpha=0.5, k=2.0), lambda: [rand(2, 6, 4, 5)]),
+    Case(
+        "local_response_norm", (), lambda x: F.local_response_norm(x, 3, alpha=0.5, k=2.0), lambda: [rand(2, 6, 4, 5)]
+    ),
     Case("normalize", (), lambda x: F.normalize(x, dim=1), lambda: [rand(2, 6, 4)]),
 ]

@@ -14,7 +14,9 @@ FREE = {"xs": ({0: AUTO, 2: AUTO, 3: AUTO},)}
 
 
 def resize(name: str, op: str, shape: tuple[int, ...], dynamic: Any = False, **options: Any) -> Case:
-    return Case(name, (f"aten.{op}.vec",), lambda x: F.interpolate(x, **options), lambda: [rand(*shape)], dynamic=dynamic)
+    return Case(
+        name, (f"aten.{op}.vec",), lambda x: F.interpolate(x, **options), lambda: [rand(*shape)], dynamic=dynamic
+    )
 
 
 def sample(name: str, dims: int, mode: str, padding: str, corners: bool, dynamic: Any = False) -> Case:
@@ -24,7 +26,9 @@ def sample(name: str, dims: int, mode: str, padding: str, corners: bool, dynamic
     def function(x: Any, g: Any) -> Any:
         return F.grid_sample(x, g * 1.5, mode, padding, corners)
 
-    return Case(name, ("aten.grid_sampler.default",), function, lambda: [rand(*shape), rand(*grid, seed=1)], dynamic=dynamic)
+    return Case(
+        name, ("aten.grid_sampler.default",), function, lambda: [rand(*shape), rand(*grid, seed=1)], dynamic=dynamic
+    )
 
 
 def affine(name: str, size: tuple[int, ...], corners: bool, dynamic: Any = False) -> Case:
@@ -60,23 +64,74 @@ CASES = [
     resize("bilinear_one_axis", "upsample_bilinear2d", S2, size=(5, 9), mode="bilinear"),
     resize("bilinear_scale", "upsample_bilinear2d", S2, scale_factor=(1.7, 0.6), mode="bilinear"),
     resize("bilinear_free", "upsample_bilinear2d", S2, scale_factor=2, mode="bilinear", dynamic=FREE),
-    resize("bilinear_free_size", "upsample_bilinear2d", S2, size=(9, 7), mode="bilinear", align_corners=True, dynamic=FREE),
+    resize(
+        "bilinear_free_size", "upsample_bilinear2d", S2, size=(9, 7), mode="bilinear", align_corners=True, dynamic=FREE
+    ),
     resize("bicubic", "upsample_bicubic2d", S2, size=(9, 4), mode="bicubic", dynamic=True),
     resize("bicubic_corners", "upsample_bicubic2d", S2, size=(9, 4), mode="bicubic", align_corners=True),
     resize("bicubic_scale", "upsample_bicubic2d", S2, scale_factor=1.7, mode="bicubic"),
     resize("bicubic_free", "upsample_bicubic2d", S2, scale_factor=2, mode="bicubic", dynamic=FREE),
     resize("trilinear", "upsample_trilinear3d", S3, size=(5, 4, 8), mode="trilinear", dynamic=True),
     resize("trilinear_corners", "upsample_trilinear3d", S3, scale_factor=2, mode="trilinear", align_corners=True),
-    resize("bilinear_antialias", "_upsample_bilinear2d_aa", (2, 3, 9, 8), size=(4, 11), mode="bilinear", antialias=True, dynamic=True),
-    resize("bilinear_antialias_corners", "_upsample_bilinear2d_aa", (2, 3, 9, 8), size=(4, 11), mode="bilinear", antialias=True, align_corners=True),
+    resize(
+        "bilinear_antialias",
+        "_upsample_bilinear2d_aa",
+        (2, 3, 9, 8),
+        size=(4, 11),
+        mode="bilinear",
+        antialias=True,
+        dynamic=True,
+    ),
+    resize(
+        "bilinear_antialias_corners",
+        "_upsample_bilinear2d_aa",
+        (2, 3, 9, 8),
+        size=(4, 11),
+        mode="bilinear",
+        antialias=True,
+        align_corners=True,
+    ),
     resize("bicubic_antialias", "_upsample_bicubic2d_aa", (2, 3, 9, 8), size=(4, 11), mode="bicubic", antialias=True),
-    resize("bicubic_antialias_free", "_upsample_bicubic2d_aa", (2, 3, 9, 8), size=(4, 11), mode="bicubic", antialias=True, dynamic=FREE),
-    Case("area", ("aten.adaptive_avg_pool2d.default",), lambda x: F.interpolate(x, size=(3, 4), mode="area"), lambda: [rand(*S2)]),
-    Case("resize_after_conv", (), lambda x, w: F.interpolate(F.conv2d(x, w), scale_factor=2, mode="bilinear"), lambda: [rand(*S2), rand(4, 3, 2, 2)]),
-    *(sample(f"grid_{m}_{p}_{int(c)}", 2, m, p, c, c) for m in ("bilinear", "nearest", "bicubic") for p in ("zeros", "border", "reflection") for c in (False, True)),
-    *(sample(f"grid3d_{m}_{p}", 3, m, p, False) for m in ("bilinear", "nearest") for p in ("zeros", "border", "reflection")),
+    resize(
+        "bicubic_antialias_free",
+        "_upsample_bicubic2d_aa",
+        (2, 3, 9, 8),
+        size=(4, 11),
+        mode="bicubic",
+        antialias=True,
+        dynamic=FREE,
+    ),
+    Case(
+        "area",
+        ("aten.adaptive_avg_pool2d.default",),
+        lambda x: F.interpolate(x, size=(3, 4), mode="area"),
+        lambda: [rand(*S2)],
+    ),
+    Case(
+        "resize_after_conv",
+        (),
+        lambda x, w: F.interpolate(F.conv2d(x, w), scale_factor=2, mode="bilinear"),
+        lambda: [rand(*S2), rand(4, 3, 2, 2)],
+    ),
+    *(
+        sample(f"grid_{m}_{p}_{int(c)}", 2, m, p, c, c)
+        for m in ("bilinear", "nearest", "bicubic")
+        for p in ("zeros", "border", "reflection")
+        for c in (False, True)
+    ),
+    *(
+        sample(f"grid3d_{m}_{p}", 3, m, p, False)
+        for m in ("bilinear", "nearest")
+        for p in ("zeros", "border", "reflection")
+    ),
     affine("affine_grid", (3, 4, 5), False, True),
     affine("affine_grid_corners", (3, 4, 5), True),
     affine("affine_grid_3d", (3, 1, 4, 5), False),
-    Case("spatial_transformer", (), lambda x, t: F.grid_sample(x, F.affine_grid(t, x.shape, False), align_corners=False), lambda: [rand(*S2), rand(2, 2, 3)], dynamic=True),
+    Case(
+        "spatial_transformer",
+        (),
+        lambda x, t: F.grid_sample(x, F.affine_grid(t, x.shape, False), align_corners=False),
+        lambda: [rand(*S2), rand(2, 2, 3)],
+        dynamic=True,
+    ),
 ]

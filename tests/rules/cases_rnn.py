@@ -26,7 +26,9 @@ class Flat(nn.Module):
         return (y, *last) if isinstance(last, tuple) else (y, last)
 
 
-def rnn(name: str, cls: Any, shape: tuple[int, ...], *states: tuple[int, ...], dynamic: Any = False, **options: Any) -> Case:
+def rnn(
+    name: str, cls: Any, shape: tuple[int, ...], *states: tuple[int, ...], dynamic: Any = False, **options: Any
+) -> Case:
     op = OPS.get(cls) or f"aten.rnn_{options.get('nonlinearity', 'tanh')}.input"
     inputs = [shape, *states]
     return Case(
@@ -54,7 +56,21 @@ CASES = [
     rnn("rnn_tanh", nn.RNN, (2, 5, 3), batch_first=True, num_layers=2),
     rnn("rnn_relu", nn.RNN, (2, 5, 3), batch_first=True, bidirectional=True, nonlinearity="relu"),
     Case("lstm_cell", ("aten.lstm_cell.default",), lambda: nn.LSTMCell(3, 4), lambda: [rand(2, 3)], module=True),
-    Case("gru_cell", ("aten.gru_cell.default",), lambda: nn.GRUCell(3, 4), lambda: [rand(2, 3), rand(2, 4)], module=True),
-    Case("rnn_tanh_cell", ("aten.rnn_tanh_cell.default",), lambda: nn.RNNCell(3, 4), lambda: [rand(2, 3), rand(2, 4)], module=True),
-    Case("rnn_relu_cell", ("aten.rnn_relu_cell.default",), lambda: nn.RNNCell(3, 4, nonlinearity="relu"), lambda: [rand(2, 3), rand(2, 4)], module=True),
+    Case(
+        "gru_cell", ("aten.gru_cell.default",), lambda: nn.GRUCell(3, 4), lambda: [rand(2, 3), rand(2, 4)], module=True
+    ),
+    Case(
+        "rnn_tanh_cell",
+        ("aten.rnn_tanh_cell.default",),
+        lambda: nn.RNNCell(3, 4),
+        lambda: [rand(2, 3), rand(2, 4)],
+        module=True,
+    ),
+    Case(
+        "rnn_relu_cell",
+        ("aten.rnn_relu_cell.default",),
+        lambda: nn.RNNCell(3, 4, nonlinearity="relu"),
+        lambda: [rand(2, 3), rand(2, 4)],
+        module=True,
+    ),
 ]

@@ -52,7 +52,7 @@ CASES = [
     ),
     *(
         Case(f"pad_{m}_crop", ("aten.pad.default",), lambda x, m=m: F.pad(x, (-1, 2), mode=m), _x(2, 3, 5))
-        for m in ("reflect", "replicate")
+        for m in ("reflect", "replicate", "circular")
     ),
     Case(
         "pad_reflect_layer",

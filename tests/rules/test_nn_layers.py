@@ -40,6 +40,27 @@ def test_running_statistics_are_torchs(momentum: float | None, affine: bool) -> 
     assert int(layer.num_batches_tracked) == 4 == int(module.num_batches_tracked)
 
 
+@pytest.mark.parametrize("shape", [(8, 3), (4, 3, 5), (4, 3, 5, 2), (2, 3, 4, 5, 2)])
+def test_the_fused_kernel_agrees(shape: tuple[int, ...]) -> None:
+    """float32 takes another way on TensorFlow: same values, gradients and statistics as float64."""
+    tf = pytest.importorskip("tensorflow")
+    x = np.moveaxis(rand(*shape).numpy() * 2 + 1, 1, -1)
+    found = []
+    for dtype in ("float32", "float64"):
+        layer = BatchNormalization(epsilon=1e-5, dtype=dtype)
+        layer.build(x.shape)
+        layer.gamma.assign(np.array([0.5, 2.0, -1.0]))
+        given = tf.constant(x, dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(given)
+            y = layer(given, training=True)
+            loss = tf.reduce_sum(tf.sin(y) * tf.cast(x, dtype))
+        wanted = [given, layer.gamma.value, layer.beta.value]
+        found.append([y, layer.moving_mean.value, layer.moving_variance.value, *tape.gradient(loss, wanted)])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=2e-4, atol=2e-4)
+
+
 def test_trainable_false_freezes_the_affine_part_only() -> None:
     layer = BatchNormalization(dtype="float64", trainable=False)
     layer(rand(4, 3).numpy(), training=True)
@@ -105,7 +126,9 @@ def test_recurrent_reloads_by_torchs_names(tmp_path: Path) -> None:
     again = keras.models.load_model(tmp_path / "m.keras")
     x = rand(2, 5, 3).numpy()
     np.testing.assert_array_equal(np.asarray(again(x)), np.asarray(model(x)))
-    assert [v.name for v in again.get_layer("gru").variables] == [n for n, _ in nn.GRU(3, 4, bidirectional=True).named_parameters()]
+    assert [v.name for v in again.get_layer("gru").variables] == [
+        n for n, _ in nn.GRU(3, 4, bidirectional=True).named_parameters()
+    ]
 
 
 def test_grouped_convolution_needs_no_xla() -> None:

@@ -140,8 +140,8 @@ def _exportable(module: torch.nn.Module, training: bool) -> Iterator[None]:
     finally:
         for m in cumulative:
             m.momentum = None
-        for m, mode in modes.items():
-            m.training = mode
+        for each, mode in modes.items():
+            each.training = mode
 
 
 def export(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], shapes: Any, training: bool) -> ExportedProgram:
@@ -309,7 +309,8 @@ def decomposition(op: Any) -> Callable[..., Any] | None:
     from torch._decomp import decomposition_table
 
     if op in decomposition_table:
-        return decomposition_table[op]
+        found: Callable[..., Any] = decomposition_table[op]
+        return found
     try:
         from torch._export.utils import _get_decomp_for_cia
 

@@ -169,7 +169,7 @@ class Scope:
         self.names: set[str] = set()
         self.layers: dict[str, Any] = {}
         self.made: list[Any] = []
-        self.moved: dict[tuple[int, Perm], Placed] = {}
+        self.moved: dict[tuple[int, Perm, Perm], tuple[Placed, Placed]] = {}
         self.buffers: dict[Value, Any] = {}
 
     # ----------------------------------------------------------------------------------------------------------- names
@@ -199,8 +199,8 @@ class Scope:
             when = next(m.when for m in self.emitter.graph.mutations if m.buffer == p.name)
             tensor = self.buffer(value, when)(self.anchor)
         else:
-            config = {"shape": p.value.type.shape, "dtype": p.value.type.dtype, "trainable": p.trainable}
-            layer = Weight(name=self.unique(None, p.name.rpartition(".")[2]), **config)
+            name = self.unique(None, p.name.rpartition(".")[2])
+            layer = Weight(p.value.type.shape, p.value.type.dtype, p.trainable, name=name)
             self.emitter.bind(ParamRef(p.name, p.value.type, Transform()), layer, "value")
             tensor = layer(self.anchor)
         self.env[value] = Placed(tensor, value.type, layout.identity(value.type.rank))
@@ -226,11 +226,11 @@ class Scope:
         return layer(self.anchor)
 
     def bring(self, x: Placed, perm: Perm) -> Placed:
-        key = (id(x.tensor), perm, x.perm)  # type: ignore[assignment]
+        key = (id(x.tensor), x.perm, perm)
         if key not in self.moved:
             node = Node("layout", (), {}, (Value("layout", x.type),))
-            self.moved[key] = bring(Functional(node, (), self), x, perm, self._count)  # type: ignore[index]
-        return self.moved[key]  # type: ignore[index]
+            self.moved[key] = (x, bring(Functional(node, (), self), x, perm, self._count))  # x is kept: ids are reused
+        return self.moved[key][1]
 
     def _count(self, x: Placed, perm: Perm) -> None:
         self.emitter.counts["transposes"] += 1

@@ -220,20 +220,20 @@ class Body:
             holder = self.argument(node.args[0])
             if isinstance(holder, (list, tuple)):
                 self.env[node.name] = holder[node.args[1]]  # type: ignore[index]
-            return
+            return None
         if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
-            return
+            return None
         if isinstance(target, torch._ops.HigherOrderOperator):
             return self._region(node, target.name())
         if not isinstance(target, torch._ops.OpOverload):
             if isinstance(value, (int, float, bool)) or value is None:
-                return
+                return None
             raise NotImplementedError(f"fx node {node.format_node()}")
         name = f"{target.namespace}.{target._schema.name.split('::')[1]}.{target._overloadname}"
         if IGNORED.match(name):
-            return
+            return None
         if value is None and not target._schema.returns:
-            return
+            return None
         if name.startswith("aten.as_strided") and not _lies_plain(node.args[0]):
             name += " of a view"  # strides of storage: only known for a tensor that starts its own, contiguously
         args, kwargs = self._bind(target, node, name)
@@ -242,7 +242,7 @@ class Body:
         if name == "aten.native_dropout.default" and not _uses_item(node, 1):
             result = self._append("aten.dropout.default", args, {}, node, node.meta["val"][0])
             self.env[node.name] = [result, None]
-            return
+            return None
         if target._schema.is_mutable:
             return self._in_place(node, target, name, args, kwargs, position)
         self.env[node.name] = result = self._append(name, args, kwargs, node, value)
@@ -335,8 +335,8 @@ class Body:
             self.env[node.name] = results
             return
         if name == "cond":
-            predicate, on_true, on_false, operands = node.args
-            values = [self.argument(o) for o in operands]  # type: ignore[union-attr]
+            predicate, on_true, on_false, given = node.args
+            values: list[Arg] = self.argument(given)
             branches = [self._closed(self._submodule(b), values) for b in (on_true, on_false)]
             args: tuple[Arg, ...] = (self.argument(predicate), *branches, values)
             self.env[node.name] = self._append("higher_order.cond", args, {}, node, node.meta["val"])

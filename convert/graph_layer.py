@@ -25,7 +25,7 @@ def static_shape(shape: Sequence[Any]) -> tuple[int | None, ...]:
 
 
 @keras.saving.register_keras_serializable(package="isomorph")
-class GraphLayer(keras.layers.Layer):
+class GraphLayer(keras.layers.Layer):  # type: ignore[misc]  # keras has no annotations
     """Interprets `graph` (torch axis order; parameters come in as inputs). One input tensor per `graph.inputs` entry,
     one output per graph output that is a tensor; sizes are read from the inputs at call time."""
 

@@ -22,7 +22,7 @@ __all__ = ["Buffer", "GraphLayer", "Holder", "SelectMode", "Weight"]
 
 
 @keras.saving.register_keras_serializable(package="isomorph")
-class Weight(keras.layers.Layer):
+class Weight(keras.layers.Layer):  # type: ignore[misc]  # keras has no annotations
     """A variable of `shape` and `dtype`, handed out as a tensor. The input only anchors it in the Functional graph."""
 
     def __init__(self, shape: Any, dtype: str, trainable: bool = True, **config: Any) -> None:
@@ -71,7 +71,7 @@ class Buffer(Weight):
 
 
 @keras.saving.register_keras_serializable(package="isomorph")
-class SelectMode(keras.layers.Layer):
+class SelectMode(keras.layers.Layer):  # type: ignore[misc]  # keras has no annotations
     """`layer(in_train, in_eval)`: the first in train mode, the second otherwise; same shape and dtype."""
 
     def __init__(self, **config: Any) -> None:
@@ -88,7 +88,7 @@ class SelectMode(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="isomorph")
-class Holder(keras.layers.Layer):
+class Holder(keras.layers.Layer):  # type: ignore[misc]  # keras has no annotations
     """Owns the tensors of torch's state dict that the forward pass never reads; hands its input on unchanged.
 
     entries: (torch name, shape, dtype, trainable) each. Like in torch, their gradient does not exist.

@@ -138,22 +138,24 @@ def reshape_groups(source: Sequence[Dim], target: Sequence[Dim]) -> list[tuple[l
             groups.append(([], [j]))
             j += 1
             continue
-        left, right = [], []
-        p: int | None = 1
-        q: int | None = 1
+        left: list[int] = []
+        right: list[int] = []
+        p = q = 1
         while True:  # grow the smaller side until the static products meet
-            if p is not None and p == q and left and right:
+            if p == q and left and right:
                 break
-            if p is not None and q is not None and p <= q and i < len(source) or j >= len(target):
-                if i >= len(source) or not isinstance(source[i], int):
+            if (p <= q and i < len(source)) or j >= len(target):
+                size = source[i] if i < len(source) else None
+                if not isinstance(size, int):
                     return _with_rest(groups, left, right, i, j, source, target)
-                p = (p or 1) * int(source[i])  # type: ignore[call-overload]
+                p *= size
                 left.append(i)
                 i += 1
             else:
-                if j >= len(target) or not isinstance(target[j], int):
+                size = target[j] if j < len(target) else None
+                if not isinstance(size, int):
                     return _with_rest(groups, left, right, i, j, source, target)
-                q = (q or 1) * int(target[j])  # type: ignore[call-overload]
+                q *= size
                 right.append(j)
                 j += 1
             if 0 in (p, q):

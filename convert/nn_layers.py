@@ -1,6 +1,6 @@
 """Layers with torch's semantics, for the cases where Keras' own layer differs.
 
-GroupedConv1D/2D/3D   Keras compiles grouped convolutions with XLA on TensorFlow; these hold the same kernel and split it
+GroupedConv1D/2D/3D   Keras compiles grouped convolutions with XLA on TensorFlow; these split theirs
 BatchNormalization    the running variance is the unbiased one; momentum=None is the cumulative average
 InstanceNormalization the same for each sample by itself, where torch tracks its statistics
 Recurrent             LSTM, GRU and RNN with every torch parameter as its own variable (recurrence.py computes)
@@ -80,7 +80,9 @@ def scaled(x: Any, mean: Any, var: Any, weight: Any, bias: Any, epsilon: float) 
 
 
 def fused(x: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any]:
-    """(normalised, mean, unbiased variance) over all axes of float32 `x` but the last, by TensorFlow's FusedBatchNormV3."""
+    """(normalised, mean, unbiased variance) over all axes of float32 `x` but the last, by TensorFlow's
+    FusedBatchNormV3.
+    """
     import tensorflow as tf  # only ever reached on Keras' TensorFlow backend
 
     flat = x if len(x.shape) == 4 else tf.reshape(x, (-1, 1, 1, x.shape[-1]))
@@ -97,9 +99,9 @@ def fused(x: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any]
 class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     """Batch normalisation over the last axis as torch.nn.BatchNorm does it.
 
-    In train mode `moving_variance` moves towards the *unbiased* batch variance. `momentum` is Keras' (1 - torch's); None is the
-    cumulative average over `num_batches_tracked` calls. `trainable=False` freezes gamma and beta only: statistics follow
-    `training`, as in torch.
+    In train mode `moving_variance` moves towards the *unbiased* batch variance. `momentum` is Keras' (1 - torch's);
+    None is the cumulative average over `num_batches_tracked` calls. `trainable=False` freezes gamma and beta only:
+    statistics follow `training`, as in torch.
 
     tracked=False: no moving statistics; those of the batch are used in both modes.
     statistics: "mode" (the batch's in train mode, the moving ones in eval mode), "moving" or "batch" (always those).
@@ -158,7 +160,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         self.moving_variance = weight(
             "moving_variance", self.tracked, self.moving_variance_initializer, False, autocast=False
         )
-        self.num_batches_tracked = None
+        self.num_batches_tracked: Any = None
         if self.tracked:
             self.num_batches_tracked = self.add_weight(
                 name="num_batches_tracked",
@@ -221,8 +223,8 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
 class InstanceNormalization(BatchNormalization):
     """Instance normalisation that tracks statistics: torch.nn.InstanceNorm with track_running_stats=True.
 
-    In train mode each sample is normalised by its own; the moving ones move towards their mean over the batch. torch never counts
-    the batches here, so neither does this layer.
+    In train mode each sample is normalised by its own; the moving ones move towards their mean over the batch. torch
+    never counts the batches here, so neither does this layer.
     """
 
     def _by_batch(self, x: Any, gamma: Any, beta: Any) -> tuple[Any, Any, Any]:
@@ -245,12 +247,13 @@ class InstanceNormalization(BatchNormalization):
 class Recurrent(keras.layers.Layer):  # type: ignore[misc]
     """torch's nn.LSTM, nn.GRU and nn.RNN: stacked, bidirectional, with dropout between the layers.
 
-    mode: "lstm", "gru", "rnn_tanh" or "rnn_relu". One variable per torch parameter, by torch's name and in torch's layout, in
-    `self.<name>`: weight_ih_l0 (gates*hidden, input), weight_hh_l0, bias_ih_l0, bias_hh_l0, weight_hr_l0 (LSTM with projection),
-    each again with the suffix _reverse, and for every layer l1, l2, ...
+    mode: "lstm", "gru", "rnn_tanh" or "rnn_relu". One variable per torch parameter, by torch's name and in torch's
+    layout, in `self.<name>`: weight_ih_l0 (gates*hidden, input), weight_hh_l0, bias_ih_l0, bias_hh_l0, weight_hr_l0
+    (LSTM with projection), each again with the suffix _reverse, and for every layer l1, l2, ...
 
-    Called on (x, h0) or, for "lstm", (x, h0, c0): x (batch, time, features) with `batch_first`, else (time, batch, features);
-    states (layers*directions, batch, hidden), zeros where they are not given. Returns (output, h_n) or (output, h_n, c_n) in the same orders.
+    Called on (x, h0) or, for "lstm", (x, h0, c0): x (batch, time, features) with `batch_first`, else (time, batch,
+    features); states (layers*directions, batch, hidden), zeros where they are not given. Returns (output, h_n) or
+    (output, h_n, c_n) in the same orders.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 """The computation of torch's LSTM, GRU and RNN in keras.ops: shared by the rules and by `nn_layers.Recurrent`.
 
-Gate order is torch's: LSTM i, f, g, o; GRU r, z, n with the recurrent bias of n inside the product with r. Equations: the
-documentation of torch.nn.LSTM, GRU and RNN. The input is projected once for all steps; only the recurrence is a loop.
+Gate order is torch's: LSTM i, f, g, o; GRU r, z, n with the recurrent bias of n inside the product with r. Equations:
+the documentation of torch.nn.LSTM, GRU and RNN. The input is projected once for all steps; only the recurrence is a
+loop.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ def parameter_shapes(
     mode: str, input_size: int, hidden: int, layers: int, bidirectional: bool, biases: bool, projected: int
 ) -> dict[str, tuple[int, ...]]:
     """torch's parameter names with their shapes, in the order in which torch hands them to the op."""
-    gates, out, shapes = MODES[mode] * hidden, projected or hidden, {}
+    gates, out = MODES[mode] * hidden, projected or hidden
+    shapes: dict[str, tuple[int, ...]] = {}
     for layer in range(layers):
         width = input_size if layer == 0 else out * (2 if bidirectional else 1)
         for suffix in ("", "_reverse") if bidirectional else ("",):
@@ -60,7 +62,10 @@ def direction(
 ) -> tuple[Any, Any, Any]:
     """One layer in one direction. x (time, batch, features), h and c (batch, hidden). Returns (outputs, h_n, c_n)."""
     w_ih, w_hh, *rest = weights
-    b_ih, b_hh = rest[:2] if biases else (None, None)
+    b_ih: Any = None
+    b_hh: Any = None
+    if biases:
+        b_ih, b_hh = rest[:2]
     w_hr = rest[2 if biases else 0] if len(rest) > (2 if biases else 0) else None
     recurrent = ops.transpose(w_hh)
     xs = ops.matmul(x, ops.transpose(w_ih))

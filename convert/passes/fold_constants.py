@@ -76,10 +76,13 @@ def _arguments(op: Any, node: Node, known: dict[Value, Any]) -> tuple[list[Any],
 
     from ..fx_to_ir import DROPPED
 
-    def one(a: Any, kind: str) -> Any:
-        if isinstance(a, Value):
-            return known[a]
-        return getattr(torch, a) if isinstance(a, str) and "ScalarType" in kind else a
+    def convert(value: Any, kind: str) -> Any:
+        def one(a: Any) -> Any:
+            if isinstance(a, Value):
+                return known[a]
+            return getattr(torch, a) if isinstance(a, str) and "ScalarType" in kind else a
+
+        return map_leaves(one, value)
 
     args, kwargs = [], {}
     skipped = False
@@ -91,9 +94,9 @@ def _arguments(op: Any, node: Node, known: dict[Value, Any]) -> tuple[list[Any],
         if a.kwarg_only:
             value = node.kwargs.get(a.name)
             if value is not None:
-                kwargs[a.name] = map_leaves(lambda x, t=str(a.real_type): one(x, t), value)
+                kwargs[a.name] = convert(value, str(a.real_type))
             continue
-        value = map_leaves(lambda x, t=str(a.real_type): one(x, t), next(given))
+        value = convert(next(given), str(a.real_type))
         if skipped:
             kwargs[a.name] = value
         else:

@@ -12,7 +12,7 @@ from keras import ops
 from ..builder import Dynamic
 from ..ir import ByMode
 from ..recurrence import keep_mask
-from .elementwise import plus
+from .operands import plus
 from .registry import layer_form, rule
 
 

@@ -1,7 +1,8 @@
-"""Rules: convolutions. Kernels stand in Keras' order here: (*kernel, in/groups, out); transposed: (*kernel, out/groups, in).
+"""Rules: convolutions. Kernels are in Keras' order here: (*size, in/groups, out), transposed (*size, out/groups, in).
 
-Padding is explicit, as in torch, except where Keras' "same" is exactly the same. No grouped convolution is handed to Keras: it
-compiles those with XLA, which ONNX, LiteRT and plain SavedModels cannot hold; they become depthwise or one convolution per group.
+Padding is explicit, as in torch, except where Keras' "same" is exactly the same. No grouped convolution is handed to
+Keras: it compiles those with XLA, which ONNX, LiteRT and plain SavedModels cannot hold; they become depthwise or one
+convolution per group.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def explicit(padding: Any, kernel: Sequence[int], dilation: Sequence[int]) -> Pa
 
 
 def depthwise_taps(x: Any, kernel: Any, stride: Sequence[int], dilation: Sequence[int], out: Sequence[Any]) -> Any:
-    """A depthwise convolution of any rank and stride as a sum over kernel positions; kernel (*kernel, channels, multiplier)."""
+    """A depthwise convolution of any rank and stride, summed over the positions of kernel (*size, channels, m)."""
     *width, channels, multiplier = kernel.shape
     rows = ops.reshape(kernel, (-1, channels, multiplier))
     total = None
@@ -42,6 +43,20 @@ def depthwise_taps(x: Any, kernel: Any, stride: Sequence[int], dilation: Sequenc
         total = term if total is None else total + term
     lead = (-1, *out) if all(isinstance(o, int) for o in out) else tuple(ops.shape(total)[:-2])
     return ops.reshape(total, (*lead, channels * multiplier))
+
+
+def is_strided_pointwise(width: Sequence[int], stride: Sequence[int]) -> bool:
+    """A 1x1 convolution with a stride, which is written as a plain one on every s-th pixel.
+
+    TensorFlow 2.21's float32 kernel gradient (oneDNN) writes out of bounds for a 1x1 kernel with stride 2 on some even
+    sizes (10x10 with 8 channels) and takes the process down; the subsampled form is exact and does not.
+    """
+    return all(w == 1 for w in width) and any(s > 1 for s in stride)
+
+
+def subsample(x: Any, stride: Sequence[int]) -> Any:
+    """Every s-th entry of each spatial axis of (N, *spatial, C)."""
+    return x[(slice(None), *(slice(None, None, s) for s in stride))]
 
 
 def convolve(
@@ -54,6 +69,8 @@ def convolve(
     strided_and_dilated = any(s > 1 for s in stride) and any(d > 1 for d in dilation)
     same = not strided_and_dilated and same_is_exact(sizes, width, stride, dilation, pads)
     x = x if same else pad(x, pads)
+    if is_strided_pointwise(width, stride):
+        x, stride, same = subsample(x, stride), [1] * n, False
     mode = "same" if same else "valid"
     if groups > 1 and groups == channels:
         kernel = ops.reshape(kernel, (*width, channels, kernel.shape[-1] // channels))
@@ -120,7 +137,7 @@ def transposed_same_is_exact(
 
 
 def convolve_transposed(
-    k: Any, x: Any, weight: Any, sizes: Sequence[Any], stride: Any, padding: Any, extra: Any, groups: int, dilation: Any
+    k: Any, x: Any, weight: Any, sizes: Sequence[Any], stride: Any, padding: Any, extra: Any, dilation: Any, groups: int
 ) -> Any:
     """The transposed convolution of batched `x`; `weight` in torch's order (in, out/groups, *kernel)."""
     n = len(stride)
@@ -137,7 +154,7 @@ def convolve_transposed(
         return convolve(wide, flipped, length, ones, [(0, 0)] * n, ones, groups)
     if k.functional:
         raise Dynamic(
-            "keras.ops.conv_transpose hands its arguments on in the wrong order when it is a Functional node (Keras 3.15)"
+            "keras.ops.conv_transpose, as a Functional node, hands its arguments on in the wrong order (Keras 3.15)"
         )
     same = transposed_same_is_exact(width, stride, padding, extra)
     pairs = [(x, kernel)] if groups == 1 else zip(ops.split(x, groups, -1), ops.split(kernel, groups, -1), strict=True)
@@ -158,7 +175,7 @@ def conv_transpose(
     if single:
         k.note(x, k.type(given), ())
     options = [ints(v, n) for v in (stride, padding, output_padding, dilation)]
-    y = convolve_transposed(k, x, weight, sizes, *options[:3], groups, options[3])
+    y = convolve_transposed(k, x, weight, sizes, options[0], options[1], options[2], options[3], groups)
     y = y if bias is None else ops.add(y, bias)
     return unbatched(y, n) if single else y
 
@@ -191,6 +208,8 @@ def conv_layer(k: Any, x: Any, weight: Any, bias: Any, stride: Any, padding: Any
         return None
     pads = explicit(padding, width, dilation)
     same = same_is_exact(sizes_of(k, x, n), width, stride, dilation, pads)
+    if is_strided_pointwise(width, stride):
+        x, pads, stride, same = subsample(x if same else pad(x, pads), stride), [(0, 0)] * n, [1] * n, False
     config: dict[str, Any] = {"kernel_size": tuple(width), "strides": stride, "dilation_rate": dilation}
     config |= {"padding": "same" if same else "valid", "data_format": "channels_last", "use_bias": bias is not None}
     order = tuple(range(2, n + 2))

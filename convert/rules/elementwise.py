@@ -9,7 +9,6 @@ from keras import ops
 
 from .operands import alike, is_float, is_tensor, number, plus
 from .registry import ELEMENTWISE, rule
-from .shape import plus as plus_tensors
 
 Tensor = Any
 

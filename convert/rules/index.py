@@ -10,8 +10,9 @@ import keras
 from keras import ops
 
 from ..builder import Dynamic, is_known, same_size
+from .operands import plus
 from .registry import MAPPED, layer_form, rule
-from .shape import Size, filled, iota, part, plain, plus
+from .shape import Size, filled, iota, part, plain
 
 
 # ----------------------------------------------------------------------------------------------------------- embeddings
@@ -152,7 +153,7 @@ def index(k: Any, x: Any, indices: Sequence[Any]) -> Any:
 @rule("aten.index_select.default", layout=MAPPED)
 def index_select(k: Any, x: Any, dim: int, index: Any) -> Any:
     if not k.rank(x):
-        return ops.multiply(x, 1)
+        return k.reshape(ops.take(k.reshape(x, (1,)), k.reshape(index, (-1,)), axis=0), ())
     return ops.take(x, k.reshape(index, (-1,)) if k.rank(index) == 0 else index, axis=k.axis(dim))
 
 

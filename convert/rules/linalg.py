@@ -8,8 +8,9 @@ import numpy as np
 from keras import ops
 
 from ..builder import Dynamic
+from .operands import plus
 from .registry import rule
-from .shape import filled, plain, plus, sizes_of
+from .shape import filled, plain, sizes_of
 
 
 def _info(k: Any, output: int = -1) -> Any:
@@ -157,3 +158,28 @@ def pdist(k: Any, x: Any, p: float = 2.0) -> Any:
     (n,) = plain(k.shape(x)[0])
     i, j = np.triu_indices(n, 1)
     return distance(k, ops.take(x, k.constant(i, "int64"), axis=0) - ops.take(x, k.constant(j, "int64"), axis=0), p)
+
+
+# --------------------------------------------------------------------------------------------------------- eigenvectors
+@rule("aten.linalg_svd.default", "aten._linalg_svd.default")
+def linalg_svd(k: Any, x: Any, full_matrices: bool = True, compute_uv: bool = True, driver: Any = None) -> Any:
+    """The signs of singular vectors are the library's own choice, in torch as here."""
+    if compute_uv:
+        return ops.svd(x, full_matrices=full_matrices)
+    empty = [filled(k, sizes_of(k, k.node.outputs[i].type), 0.0, k.out.dtype) for i in (0, 2)]
+    return empty[0], ops.svd(x, full_matrices=False)[1], empty[1]
+
+
+@rule("aten.linalg_eigh.default", "aten._linalg_eigh.default")
+def linalg_eigh(k: Any, x: Any, UPLO: str = "L", compute_v: bool = True) -> Any:
+    """The signs of eigenvectors are the library's own choice, in torch as here."""
+    values, vectors = ops.eigh(x if UPLO == "L" else _transposed(x))
+    return values, vectors if compute_v else filled(k, sizes_of(k, k.node.outputs[1].type), 0.0, k.out.dtype)
+
+
+@rule("aten.cholesky_inverse.default")
+def cholesky_inverse(k: Any, factor: Any, upper: bool = False) -> Any:
+    (n,) = plain(k.shape(factor)[-1])
+    lower = _transposed(factor) if upper else factor
+    half = ops.solve_triangular(lower, k.broadcast_to(k.constant(np.eye(n), k.out.dtype), k.shape(lower)), lower=True)
+    return ops.matmul(_transposed(half), half)

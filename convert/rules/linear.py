@@ -10,8 +10,9 @@ import keras
 from keras import ops
 
 from ..promote import category
+from .operands import plus
 from .registry import layer_form, rule
-from .shape import plus, sizes_of
+from .shape import sizes_of
 
 
 def exact(k: Any, product: Any, *xs: Any) -> Any:

@@ -112,7 +112,9 @@ def poisson_nll_loss(
 
 
 @rule("aten.margin_ranking_loss.default", layout=ELEMENTWISE, promote=True)
-def margin_ranking_loss(k: Any, x: Tensor, y: Tensor, target: Tensor, margin: float = 0.0, reduction: int = 1) -> Tensor:
+def margin_ranking_loss(
+    k: Any, x: Tensor, y: Tensor, target: Tensor, margin: float = 0.0, reduction: int = 1
+) -> Tensor:
     loss = ops.subtract(margin, ops.multiply(target, ops.subtract(x, y)))
     return reduced(_positive(loss), reduction)
 

@@ -131,8 +131,7 @@ def spread(k: Any, w: Any, x: Any, positions: Sequence[int], order: Sequence[int
     if (
         w is None
         or k.rank(w) == k.rank(x)
-        or (positions == list(range(k.rank(x) - len(positions), k.rank(x)))
-        and list(order) == sorted(order))
+        or (positions == list(range(k.rank(x) - len(positions), k.rank(x))) and list(order) == sorted(order))
     ):
         return w
     sizes = [w.shape[a] for a in order]

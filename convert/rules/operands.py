@@ -38,16 +38,19 @@ def is_float(k: Any, x: Any) -> bool:
 
 
 def plus(x: Tensor, y: Any) -> Tensor:
-    """x + y. Keras' TensorFlow `add` takes a second operand with one long axis for a bias of axis 1 or -1, wherever that
-    axis stands (`[2,5,3,3] + [3,1]`), and overlooks axes of size zero; such operands go first, or by another op."""
-    if is_tensor(y):
-        if 0 in tuple(y.shape):
-            return ops.subtract(x, ops.negative(y))
-        long = [i for i, d in enumerate(y.shape) if d != 1]
-        fits = len(x.shape) >= len(y.shape) > 0 and x.shape[-1] == y.shape[-1]
-        if len(long) == 1 and not (fits and long[0] == len(y.shape) - 1):
-            return ops.add(y, x)
-    return ops.add(x, y)
+    """x + y, broadcast. Keras' TensorFlow `add` takes a second operand with one long axis for a bias of the last axis
+    or of axis 1, wherever that axis stands, and overlooks axes of size zero: (n, 1) + (1, n) gives (1, n), and
+    (b, n) + (b, 1) goes wrong where b = n. Where either order is in doubt it is x - (-y), which has the same bits."""
+    if not is_tensor(x) or not is_tensor(y) or _not_misread(tuple(x.shape), tuple(y.shape)):
+        return ops.add(x, y)
+    return ops.add(y, x) if _not_misread(tuple(y.shape), tuple(x.shape)) else ops.subtract(x, ops.negative(y))
+
+
+def _not_misread(a: tuple[int | None, ...], b: tuple[int | None, ...]) -> bool:
+    """Whether `add` of shapes a and b is right for all values of the unknown sizes (None)."""
+    several = None not in b and sum(d != 1 for d in b) != 1
+    last = 0 < len(b) <= len(a) and a[-1] == b[-1] and (len(b) == 1 or b[-1] not in (None, 1))
+    return 0 not in (*a, *b) and (a == b or several or last)
 
 
 def torch_order(k: Any, x: Any) -> Any:

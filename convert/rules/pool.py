@@ -1,4 +1,4 @@
-"""Rules: pooling. Maxima pad with -infinity and send their gradient to the first of equals; means count padding as torch does."""
+"""Rules: pooling. Maxima pad with -infinity, their gradient goes to the first of equals; means count as torch's do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from ..builder import Dynamic, is_known
-from .elementwise import plus
+from .operands import plus
 from .registry import SPATIAL, layer_form, rule
 from .spatial import (
     Pads,
@@ -27,6 +27,7 @@ from .spatial import (
     sizes_of,
     taps,
     unbatched,
+    whole,
 )
 
 MAX = {f"aten.max_pool{n}d.default": n for n in (1, 2, 3)}
@@ -59,15 +60,18 @@ def padding_of(
     dilation: Sequence[int],
     ceil_mode: bool,
 ) -> Pads:
-    """(before, after) per axis; ceil_mode adds at the end what the last window needs, unless it would start in the padding."""
+    """(before, after) per axis; ceil_mode adds at the end what the last window needs, unless it would start in the
+    padding.
+    """
     pads = []
     for size, w, s, p, d in zip(sizes, kernel, stride, padding, dilation, strict=True):
         reach, extra = d * (w - 1) + 1, 0
         if ceil_mode and s > 1:
             out = -((size + 2 * p - reach) // -s) + 1
-            if (out - 1) * s >= size + p:
-                out -= 1
-            extra = max((out - 1) * s + reach - (size + 2 * p), 0)
+            beyond = (out - 1) * s >= size + p
+            out = out - (int(beyond) if is_known(size) else ops.cast(beyond, "int32"))
+            extra = (out - 1) * s + reach - (size + 2 * p)
+            extra = max(extra, 0) if is_known(size) else ops.maximum(extra, 0)
         pads.append((p, p + extra))
     return pads
 
@@ -83,13 +87,15 @@ def first_max(x: Any, axis: int) -> tuple[Any, Any]:
     return ops.take_along_axis(x, at, axis=axis), at
 
 
-# ------------------------------------------------------------------------------------------------------------ max pooling
+# ------------------------------------------------------------------------------------------------------------ max
+# pooling
 def pooled(k: Any, pool: Any, x: Any, w: Windows, mode: str) -> Any:
     """`ops.max_pool` or `ops.average_pool` on batched `x`, padded by the caller unless `mode` is "same".
 
-    Three spatial axes are pooled one by one: TensorFlow has no 3-D pooling in float64, and its MaxPool3D hands the gradient to
-    all of several equal maxima. The last axis goes first, so that the first in row-major order wins, as in torch. Uneven windows
-    of a Functional node likewise: Keras reloads a tuple as a list, which its JAX backend does not take.
+    Three spatial axes are pooled one by one: TensorFlow has no 3-D pooling in float64, and its MaxPool3D hands the
+    gradient to all of several equal maxima. The last axis goes first, so that the first in row-major order wins, as
+    in torch. Uneven windows of a Functional node likewise: Keras reloads a tuple as a list, which its JAX backend
+    does not take.
     """
     even = len(set(w.kernel)) == len(set(w.stride)) == 1
     if w.n < 3 and (even or not k.functional):
@@ -184,11 +190,12 @@ def max_pool_with_indices(
         start = line(k, w.out[axis], "int64") * w.stride[axis]
         shape = [-1 if a == axis + 1 else 1 for a in range(w.n + 2)]
         at = plus(ops.take(k.constant(position, "int64"), tap, axis=0), ops.reshape(start, shape))
-        index = at if axis == 0 else ops.add(index * w.sizes[axis], at)
+        index = at if axis == 0 else ops.add(index * whole(w.sizes[axis]), at)
     return (unbatched(value, w.n), unbatched(index, w.n)) if single else (value, index)
 
 
-# -------------------------------------------------------------------------------------------------------- average pooling
+# -------------------------------------------------------------------------------------------------------- average
+# pooling
 def counts(w: Windows, include: bool) -> np.ndarray:
     """How many elements each window counts, (1, *out, 1)."""
     total = np.ones((1,) * (w.n + 2))
@@ -201,8 +208,10 @@ def counts(w: Windows, include: bool) -> np.ndarray:
 
 
 def plain_average(w: Windows, include: bool, divisor: Any) -> str | None:
-    """The Keras padding under which its own average pooling is torch's, after explicit padding for "valid"; None: none is."""
-    if divisor is not None:
+    """The Keras padding under which its own average pooling is torch's, after explicit padding for "valid"; None:
+    none is.
+    """
+    if divisor is not None or not all(is_known(hi) for _, hi in w.pads):
         return None
     if w.n == 3 and not include and w.same and any(lo or hi for lo, hi in w.pads):
         return None
@@ -227,9 +236,9 @@ def avg_pool(
     x, single = batched(x, w.n)
     mode = plain_average(w, count_include_pad, divisor_override)
 
-    def average(a: Any) -> Any:
+    def average(a: Any, pads: Any = None) -> Any:
         same = mode == "same" and w.n < 3
-        return pooled(k, ops.average_pool, a if same else pad(a, w.pads), w, "same" if same else "valid")
+        return pooled(k, ops.average_pool, a if same else pad(a, pads or w.pads), w, "same" if same else "valid")
 
     y = average(x)
     if divisor_override is not None:
@@ -237,7 +246,10 @@ def avg_pool(
     elif mode is None and all(is_known(s) for s in w.sizes):
         y = y * k.constant(math.prod(w.kernel) / counts(w, count_include_pad), dtype)
     elif mode is None:
-        y = y / average(ops.ones_like(x[..., :1]))
+        ones, rest = ops.ones_like(x[..., :1]), w.pads
+        if count_include_pad:  # padding counts, what ceil_mode adds behind it does not
+            ones, rest = pad(ones, [(lo, lo) for lo in w.lows], 1.0), [(0, hi - lo) for lo, hi in w.pads]
+        y = y / average(ones, rest)
     return unbatched(y, w.n) if single else y
 
 
@@ -259,7 +271,8 @@ def avg_pool_layer(
     return pooling_layer(k, "average", w, x if mode == "same" else pad(x, w.pads), mode)
 
 
-# ------------------------------------------------------------------------------------------------------- adaptive pooling
+# ------------------------------------------------------------------------------------------------------- adaptive
+# pooling
 def divides(sizes: Sequence[Any], outs: Sequence[Any]) -> bool:
     return all(is_known(s) and is_known(o) and o > 0 and s % o == 0 for s, o in zip(sizes, outs, strict=True))
 
@@ -302,9 +315,9 @@ def adaptive_max_pool(k: Any, x: Any, output_size: Any) -> tuple[Any, Any]:
         for start, end in bins(sizes[axis], outs[axis]):
             cut = (slice(None),) * (axis + 1) + (slice(start, end),)
             value, at = first_max(x[cut], axis + 1)
-            here = ops.add(ops.cast(at, "int64"), start) * below
+            here = (ops.cast(at, "int64") + whole(start)) * below
             values.append(value)
             indices.append(here if index is None else here + ops.take_along_axis(index[cut], at, axis=axis + 1))
         x, index = ops.concatenate(values, axis + 1), ops.concatenate(indices, axis + 1)
-        below = below * sizes[axis]
+        below = below * whole(sizes[axis])
     return (unbatched(x, n), unbatched(index, n)) if single else (x, index)

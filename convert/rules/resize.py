@@ -1,7 +1,8 @@
 """Rules: resizing, as one small interpolation matrix per axis: exact, differentiable, in the dtype of the tensor.
 
-Source positions follow torch's UpSample.h: align_corners maps corners to corners, else pixel centres; a given scale factor is used as it
-is (not the ratio of the rounded sizes). Cubic interpolation has a = -0.75, with antialias -0.5. Nearest repeats or gathers.
+Source positions follow torch's UpSample.h: align_corners maps corners to corners, else pixel centres; a given scale
+factor is used as it is (not the ratio of the rounded sizes). Cubic interpolation has a = -0.75, with
+antialias -0.5. Nearest repeats or gathers.
 """
 
 from __future__ import annotations
@@ -150,10 +151,11 @@ def upsample_aa(k: Any, x: Any, output_size: Any, align_corners: bool, *scales: 
 def nearest_index(size: int, out: int, scale: float | None, exact: bool, dtype: str, rounded: bool) -> np.ndarray:
     """The source index of every output as torch's CPU kernels round it.
 
-    One computes in the tensor's dtype; the other (`rounded`: 2-D outputs of up to 256 rows and columns in all) in float32.
+    One computes in the tensor's dtype; the other (`rounded`: 2-D outputs of up to 256 rows and columns in all) in
+    float32.
     """
-    i = np.arange(out)
-    real = np.float64 if dtype == "float64" and not rounded else np.float32
+    i: Any = np.arange(out)
+    real: Any = np.float64 if dtype == "float64" and not rounded else np.float32
     step = real(1.0 / scale) if scale else real(size) / real(out)
     if not exact:
         at = (i.astype(real) * step).astype(np.float32)
@@ -161,7 +163,8 @@ def nearest_index(size: int, out: int, scale: float | None, exact: bool, dtype: 
         at = ((i + 0.5) * np.float64(step)).astype(np.float32)
     else:
         at = ((np.float64(step) * (i + 0.5) - 0.5).astype(real) + real(0.5)).astype(np.float32)
-    return np.minimum(np.floor(at).astype(np.int64), size - 1)
+    index: np.ndarray = np.minimum(np.floor(at).astype(np.int64), size - 1)
+    return index
 
 
 def whole_factor(index: np.ndarray, size: int) -> int | None:
@@ -200,7 +203,7 @@ def nearest_free(k: Any, x: Any, scales: Sequence[Any], exact: bool) -> Any:
         if (
             scale
             and scale == int(scale)
-            and np.array_equal(*(np.floor(np.arange(4096) * s) for s in (np.float32(1 / scale), 1 / scale)))
+            and np.array_equal(np.floor(np.arange(4096) * np.float32(1 / scale)), np.arange(4096) // scale)
         ):
             x = ops.repeat(x, int(scale), axis=axis)
             continue

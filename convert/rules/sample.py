@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from ..builder import is_known
-from .elementwise import plus
+from .operands import plus
 from .registry import SPATIAL, rule
 from .resize import cubic
 from .spatial import sizes_of
@@ -56,7 +56,9 @@ def padded(at: Any, size: Any, mode: int, align: bool) -> Any:
 
 
 def picker(k: Any, x: Any, grid: Any, sizes: Sequence[Any]) -> Callable[[Sequence[Any]], Any]:
-    """A function from whole-number coordinates, one (N, *out) tensor per axis, to values (N, *out, C), zero outside of `x`."""
+    """A function from whole-number coordinates, one (N, *out) tensor per axis, to values (N, *out, C), zero outside
+    of `x`.
+    """
     dtype = k.dtype(x)
     count = 1
     for size in sizes:

@@ -9,8 +9,9 @@ from keras import ops
 
 from ..promote import category
 from .index import adjacent, count, index_pairs, joint_index, trimmed, wrapped
+from .operands import plus
 from .registry import rule
-from .shape import filled, iota, plain, plus
+from .shape import filled, iota, plain
 
 SEGMENT = {"prod": ops.segment_prod, "multiply": ops.segment_prod, "amax": ops.segment_max, "amin": ops.segment_min}
 

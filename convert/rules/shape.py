@@ -11,6 +11,7 @@ from keras import ops
 
 from ..builder import Unknown, is_known
 from ..ir import TensorType
+from .operands import plus
 from .registry import MAPPED, SPATIAL, rule
 
 FAR = 2**31 - 1  # torch writes "to the end" as 2**63 - 1; TensorFlow's slices take 32 bits
@@ -30,23 +31,6 @@ def part(x: Any, axis: int, start: Size = None, end: Size = None, step: int = 1)
 def sizes_of(k: Any, type_: TensorType) -> list[Size]:
     """The sizes of a result, from its type."""
     return [k.size(d) for d in type_.shape]
-
-
-def plus(x: Any, y: Any) -> Any:
-    """x + y of two tensors, broadcast. Keras' TensorFlow `add` takes a second operand in which one size is not 1 for a bias
-    of the last axis or of axis 1, wherever that axis stands: (n, 1) + (1, n) gives (1, n), and (b, n) + (b, 1) goes wrong
-    where b = n. Where either order is in doubt it is x - (-y), which has the same bits."""
-    a, b = tuple(x.shape), tuple(y.shape)
-    if _not_misread(a, b):
-        return ops.add(x, y)
-    return ops.add(y, x) if _not_misread(b, a) else ops.subtract(x, ops.negative(y))
-
-
-def _not_misread(a: tuple[int | None, ...], b: tuple[int | None, ...]) -> bool:
-    """Whether `add` of shapes a and b is right for all values of the unknown sizes (None)."""
-    several = None not in b and sum(d != 1 for d in b) != 1
-    last = 0 < len(b) <= len(a) and a[-1] == b[-1] and (len(b) == 1 or b[-1] not in (None, 1))
-    return a == b or several or last
 
 
 def settled(k: Any, y: Any, type_: TensorType) -> Any:

@@ -103,7 +103,7 @@ def nanmedian(k: Any, x: Any) -> Any:
 # ------------------------------------------------------------------------------------------------------ distinct values
 @rule("aten._unique2.default", "aten.unique_consecutive.default")
 def unique(k: Any, x: Any, *flags: Any) -> Any:
-    """Distinct values (sorted, or runs as they come), the group of each element, the sizes of groups; call time only."""
+    """Distinct values (sorted, or runs as they come), each element's group, the sizes of the groups; call time only."""
     if "consecutive" in k.node.op and flags[2] is not None:
         raise NotImplementedError("unique_consecutive along one axis")
     if k.functional:

@@ -34,7 +34,9 @@ def sizes_of(k: Any, x: Any, n: int) -> list[Any]:
 
 
 def batched(x: Any, n: int) -> tuple[Any, bool]:
-    """`x` as (N, *spatial, C), and whether a batch axis was added. Without a batch the driver hands over (C, s2.., s1)."""
+    """`x` as (N, *spatial, C), and whether a batch axis was added. Without a batch the driver hands over (C, s2..,
+    s1).
+    """
     if len(x.shape) == n + 2:
         return x, False
     order = channels_last(n + 1)
@@ -50,7 +52,7 @@ def unbatched(y: Any, n: int) -> Any:
 
 def pad(x: Any, pads: Sequence[tuple[int, int]], value: float = 0.0) -> Any:
     """The spatial axes padded by (before, after) each."""
-    if not any(lo or hi for lo, hi in pads):
+    if all(is_known(p) and p == 0 for side in pads for p in side):
         return x
     return ops.pad(x, [(0, 0), *pads, (0, 0)], mode="constant", constant_values=value)
 
@@ -65,7 +67,9 @@ def crop(x: Any, crops: Sequence[tuple[int, int]]) -> Any:
 def same_is_exact(
     sizes: Sequence[Any], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], pads: Pads
 ) -> bool:
-    """Whether padding="same" pads every axis by exactly `pads`: always for stride 1 where it is centred, else for known sizes."""
+    """Whether padding="same" pads every axis by exactly `pads`: always for stride 1 where it is centred, else for
+    known sizes.
+    """
     for size, width, s, d, (lo, hi) in zip(sizes, kernel, stride, dilation, pads, strict=True):
         if s == 1:
             total = d * (width - 1)
@@ -81,7 +85,9 @@ def same_is_exact(
 def taps(
     x: Any, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], out: Sequence[Any]
 ) -> list[Any]:
-    """For each kernel position, in row-major order, the strided view of (padded) `x` that it meets, each (N, *out, C)."""
+    """For each kernel position, in row-major order, the strided view of (padded) `x` that it meets, each (N, *out,
+    C).
+    """
     views = []
     for offset in product(*(range(w) for w in kernel)):
         cut = []
@@ -108,6 +114,11 @@ def line(k: Any, size: Any, dtype: str) -> Any:
     return np.arange(size).astype(dtype) if is_known(size) else k.arange(0, size, 1, dtype)
 
 
+def whole(size: Any) -> Any:
+    """A size as int64, to be computed with beside int64 tensors."""
+    return size if is_known(size) else ops.cast(size, "int64")
+
+
 def bins(size: Any, out: int) -> list[tuple[Any, Any]]:
     """Adaptive pooling's windows, [floor(i*size/out), ceil((i+1)*size/out)): torch's start_index and end_index."""
     return [(i * size // out, -((i + 1) * size // -out)) for i in range(out)]
@@ -116,10 +127,11 @@ def bins(size: Any, out: int) -> list[tuple[Any, Any]]:
 def bin_means(k: Any, size: Any, out: Any, dtype: str) -> Any:
     """The matrix (out, size) whose rows average one adaptive window each."""
     i, j = line(k, out, "int64"), line(k, size, "int64")
+    size, out = whole(size), whole(out)
     i, j = i[:, None], j[None, :]
     start, end = i * size // out, -((i + 1) * size // -out)
     inside = (j >= start) & (j < end)
-    if is_known(size) and is_known(out):
+    if isinstance(inside, np.ndarray):
         return k.constant(inside / (end - start), dtype)
     return ops.cast(inside, dtype) / ops.cast(end - start, dtype)
 

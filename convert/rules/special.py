@@ -128,7 +128,10 @@ def _bessel(k: Any, x: Tensor, order: int, scaled: bool) -> Tensor:
 
 
 for _order in (0, 1):
-    _plain = ("aten.i0.default" if _order == 0 else "aten.special_i1.default", f"aten.special_modified_bessel_i{_order}.default")
+    _plain = (
+        "aten.i0.default" if _order == 0 else "aten.special_i1.default",
+        f"aten.special_modified_bessel_i{_order}.default",
+    )
     rule(*_plain, layout=ELEMENTWISE, promote=True)(lambda k, x, _n=_order: _bessel(k, x, _n, False))
     rule(f"aten.special_i{_order}e.default", layout=ELEMENTWISE, promote=True)(
         lambda k, x, _n=_order: _bessel(k, x, _n, True)

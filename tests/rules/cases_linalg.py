@@ -85,6 +85,25 @@ CASES = [
     ),
     Case("qr", (), torch.linalg.qr, _x((2, 4, 3))),
     Case("eigvalsh", (), lambda x: torch.linalg.eigvalsh(_positive(x)), _x((2, 3, 3))),
+    Case(
+        "svd_rebuilt",
+        (),
+        lambda x: (lambda u, s, v: (u * s.tanh()[..., None, :]) @ v)(*torch.linalg.svd(x, full_matrices=False)),
+        _x((2, 3, 4)),
+    ),
+    Case(
+        "eigh_rebuilt",
+        (),
+        lambda x: (lambda w, v: (v * w.log()[..., None, :]) @ v.mT)(*torch.linalg.eigh(_positive(x))),
+        _x((2, 3, 3)),
+    ),
+    Case(
+        "cholesky_inverse",
+        ("aten.cholesky_inverse.default",),
+        lambda x: torch.cholesky_inverse(torch.linalg.cholesky(_positive(x))),
+        _x((3, 3)),
+    ),
+    Case("nuclear_norm", (), lambda x: torch.linalg.matrix_norm(x, "nuc"), _x((2, 3, 4))),
     Case("svdvals", (), torch.linalg.svdvals, _x((2, 3, 4))),
     *(
         Case(

@@ -100,7 +100,9 @@ CASES = [
         _x((2, 5), (3, 2, 4), (3, 4, 5)),
     ),
     Case("addr", (), lambda c, a, b: torch.addr(c, a, b, beta=2), _x((2, 3), (2,), (3,))),
-    Case("addmm_column", ("aten.addmm.default",), torch.addmm, _x((3, 1), (3, 4), (4, 3)), dynamic=free((0,), (0,), ())),
+    Case(
+        "addmm_column", ("aten.addmm.default",), torch.addmm, _x((3, 1), (3, 4), (4, 3)), dynamic=free((0,), (0,), ())
+    ),
     Case("mm", ("aten.mm.default",), torch.mm, _x((2, 3), (3, 4)), dynamic=free((0,), ())),
     Case("bmm", ("aten.bmm.default",), torch.bmm, _x((2, 3, 4), (2, 4, 5)), dynamic=free((0, 1), (0,))),
     Case("mv", ("aten.mv.default",), torch.mv, _x((2, 3), (3,))),

@@ -19,7 +19,7 @@ def pool(name: str, op: str, function: Any, *shape: int, make: Any = rand, **opt
     return Case(name, (f"aten.{op}.default",), function, lambda: [make(*shape)], **options)
 
 
-FREE = ({0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO},)
+SIZES = {"xs": ({0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO},)}
 
 CASES = [
     pool("max_pool1d", "max_pool1d", lambda x: F.max_pool1d(x, 3, 2, 1), 2, 3, 9),
@@ -45,7 +45,7 @@ CASES = [
     ),
     pool("max_pool2d_uneven", "max_pool2d", lambda x: F.max_pool2d(x, (3, 2), (1, 2), (1, 0)), 2, 3, 9, 10),
     pool("max_pool2d_unbatched", "max_pool2d", lambda x: F.max_pool2d(x, 3, 2, 1), 3, 9, 10),
-    pool("max_pool2d_free_size", "max_pool2d", lambda x: F.max_pool2d(x, 3, 2, 1), 2, 3, 8, 9, dynamic={"xs": FREE}),
+    pool("max_pool2d_free_size", "max_pool2d", lambda x: F.max_pool2d(x, 3, 2, 1), 2, 3, 8, 9, dynamic=SIZES),
     pool(
         "max_pool2d_free_ceil",
         "max_pool2d",
@@ -54,7 +54,7 @@ CASES = [
         3,
         8,
         9,
-        dynamic={"xs": FREE},
+        dynamic=SIZES,
     ),
     pool("max_pool3d", "max_pool3d", lambda x: F.max_pool3d(x, 3, 2, 1), 2, 2, 6, 7, 8, make=grid),
     pool("max_pool3d_plain", "max_pool3d", lambda x: F.max_pool3d(x, 2), 2, 2, 6, 7, 8, make=grid, dynamic=True),
@@ -64,7 +64,7 @@ CASES = [
         lambda x: F.max_pool2d(torch.log(x), 2),
         lambda: [rand(1, 1, 4, 4)],
         grad=False,
-        xfail="TensorFlow's MaxPool on the CPU swallows NaN (NaN windows give 0 or the largest of the rest); torch gives NaN",
+        xfail="TensorFlow's MaxPool on the CPU swallows NaN (the window gives the largest of the rest, or 0)",
     ),
     pool(
         "max_pool1d_indices",
@@ -113,7 +113,7 @@ CASES = [
         3,
         8,
         9,
-        dynamic={"xs": FREE},
+        dynamic=SIZES,
     ),
     pool("avg_pool1d", "avg_pool1d", lambda x: F.avg_pool1d(x, 3, 2, 1), 2, 3, 9, dynamic=True),
     pool("avg_pool2d", "avg_pool2d", lambda x: F.avg_pool2d(x, 2), 2, 3, 8, 9, dynamic=True),
@@ -145,7 +145,7 @@ CASES = [
         3,
         8,
         9,
-        dynamic={"xs": FREE},
+        dynamic=SIZES,
     ),
     pool("avg_pool2d_ceil", "avg_pool2d", lambda x: F.avg_pool2d(x, 3, 2, ceil_mode=True), 2, 3, 8, 10),
     pool("avg_pool2d_ceil_counted", "avg_pool2d", lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True), 2, 3, 8, 10),
@@ -157,6 +157,16 @@ CASES = [
         3,
         8,
         10,
+    ),
+    pool(
+        "avg_pool2d_free_ceil",
+        "avg_pool2d",
+        lambda x: F.avg_pool2d(x, 3, 2, 1, True),
+        2,
+        3,
+        8,
+        10,
+        dynamic=SIZES,
     ),
     pool("avg_pool2d_divisor", "avg_pool2d", lambda x: F.avg_pool2d(x, 3, 2, 1, divisor_override=5), 2, 3, 8, 9),
     pool("avg_pool2d_unbatched", "avg_pool2d", lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False), 3, 8, 9),
@@ -172,7 +182,7 @@ CASES = [
         3,
         8,
         9,
-        dynamic={"xs": FREE},
+        dynamic=SIZES,
     ),
     pool(
         "adaptive_avg_pool2d_even",
@@ -204,7 +214,7 @@ CASES = [
         3,
         8,
         9,
-        dynamic={"xs": FREE},
+        dynamic=SIZES,
     ),
     pool("adaptive_avg_pool2d_unbatched", "adaptive_avg_pool2d", lambda x: F.adaptive_avg_pool2d(x, (3, 7)), 3, 8, 9),
     pool(
@@ -239,7 +249,7 @@ CASES = [
         8,
         9,
         make=grid,
-        dynamic={"xs": FREE},
+        dynamic=SIZES,
     ),
     pool(
         "adaptive_max_pool3d",

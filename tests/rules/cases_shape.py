@@ -221,8 +221,20 @@ CASES = [
     Case("as_strided_cube", (), lambda x: torch.as_strided(x, (2, 2, 2, 2), (0, 0, 1, 1)), _x(3, 3)),
     Case("plus_column_row", ("aten.add.Tensor",), lambda x, y: x + y, lambda: [rand(3, 1), rand(1, 3)]),
     Case("plus_column", ("aten.add.Tensor",), lambda x, y: x + y, lambda: [rand(3, 3), rand(3, 1)], dynamic=True),
-    Case("plus_inner", ("aten.add.Tensor",), lambda x, y: x + y, lambda: [rand(2, 3, 3, 3), rand(3, 1)], dynamic=free((0,), ())),
-    Case("plus_vector", ("aten.add.Tensor",), lambda x, y: x + y, lambda: [rand(2, 3, 1), rand(3)], dynamic=free((0,), ())),
+    Case(
+        "plus_inner",
+        ("aten.add.Tensor",),
+        lambda x, y: x + y,
+        lambda: [rand(2, 3, 3, 3), rand(3, 1)],
+        dynamic=free((0,), ()),
+    ),
+    Case(
+        "plus_vector",
+        ("aten.add.Tensor",),
+        lambda x, y: x + y,
+        lambda: [rand(2, 3, 1), rand(3)],
+        dynamic=free((0,), ()),
+    ),
     Case(
         "repeat_interleave_by_data",
         ("aten.repeat_interleave.self_Tensor",),

@@ -1,0 +1,29 @@
+"""Rows with free sizes, traced by `tf.function` with those sizes unknown: the rules see scalar tensors for sizes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from isomorph.convert.api import to_keras
+
+from . import cases_conv, cases_pool, cases_resize
+from .harness import Case, build, params, torch_side
+
+TABLES = (cases_conv.CASES, cases_pool.CASES, cases_resize.CASES)
+FREE = [c for cases in TABLES for c in cases if isinstance(c.dynamic, (dict, tuple)) and c.name != "bicubic_free"]
+
+
+@pytest.mark.parametrize("case", params(FREE))
+def test_traced_with_unknown_sizes(case: Case) -> None:
+    tf = pytest.importorskip("tensorflow")
+    module, inputs = build(case)
+    outs = torch_side(module, inputs)[0]
+    converted = to_keras(module, tuple(inputs), None, case.dynamic, mode="eval")
+    arrays = [tf.constant(p.to_keras(x.numpy())) for p, x in zip(converted.inputs, inputs, strict=True)]
+    traced = tf.function(lambda x: converted.model(x)).get_concrete_function(
+        tf.TensorSpec(converted.model.inputs[0].shape, "float64")
+    )
+    got = converted.flatten_outputs(traced(arrays[0]))
+    for port, y, want in zip(converted.outputs, got, outs, strict=True):
+        np.testing.assert_allclose(port.to_torch(np.asarray(y)), want, rtol=1e-10, atol=1e-12)

@@ -8,7 +8,7 @@ from typing import Any
 
 from .capture import Captured, capture, from_program
 from .conversion import Conversion, Port
-from .emit import Emitted, emit
+from .emit import Emitted, emit, every_layer
 from .errors import UsageError
 from .ir import Graph, Sym, Value
 from .ir_json import retype
@@ -225,15 +225,7 @@ def _layer_paths(model: Any) -> dict[int, tuple[str, ...]]:
 
 def _needs_layers(model: Any) -> bool:
     """Whether a reader of the saved file must import isomorph.convert.layers first."""
-    import keras
-
-    def every(m: Any) -> Any:
-        for layer in m.layers:
-            yield layer
-            if isinstance(layer, keras.Model):
-                yield from every(layer)
-
-    return any(type(layer).__module__.startswith("isomorph.") for layer in every(model))
+    return any(type(layer).__module__.startswith("isomorph.") for layer in every_layer(model))
 
 
 def _versions() -> dict[str, str]:

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,18 +109,17 @@ class Emitter:
             root.names.add(placed.tensor.name)
         root.run()
         outputs = [self._output(root, o) for o in self.graph.outputs if isinstance(o, Value)]
-        outputs = self._updates(root, outputs)
-        outputs = self._unread(root, outputs)
         if not outputs:
             raise UnsupportedError("the model returns no tensor: there is nothing to convert")
-        tensors = [p.tensor for p in inputs]
-        model = keras.Model(tensors if len(tensors) > 1 else tensors[0], self._structure(outputs), name="model")
-        for each in [*(m for m, _, _ in self.models.values()), model]:
-            _name_operations(each)
+        outputs = self._updates(root, outputs)
+        model = self._model(inputs, outputs)
+        held = self._unread(root, outputs, model)
+        if held is not outputs:
+            outputs, model = held, self._model(inputs, held)
         return Emitted(model, inputs, outputs, self.bindings, self.sites, self.counts, self.interpreted)
 
-    def _structure(self, outputs: list[Placed]) -> Any:
-        return outputs[0].tensor if len(outputs) == 1 else [o.tensor for o in outputs]
+    def _model(self, inputs: list[Placed], outputs: list[Placed]) -> Any:
+        return functional_model([p.tensor for p in inputs], [p.tensor for p in outputs], "model")
 
     def _input(self, value: Value) -> Placed:
         perm = layout.channels_last(value.type.rank) if self.keras_layout and layout.feeds_spatial(self.graph, value) else layout.identity(value.type.rank)
@@ -146,11 +145,13 @@ class Emitter:
         return outputs
 
 
-    def _unread(self, root: Scope, outputs: list[Placed]) -> list[Placed]:
-        """A place for parameters and buffers that nothing reads: a state dict comes home whole."""
+    def _unread(self, root: Scope, outputs: list[Placed], model: Any) -> list[Placed]:
+        """A place for parameters and buffers that no result depends on: a state dict comes home whole."""
+        reached = {id(layer) for layer in every_layer(model)}
+        self.bindings = [b for b in self.bindings if id(b[1]) in reached]
         bound = {ref.name for ref, _, _ in self.bindings}
         left = [p for p in self.graph.parameters.values() if p.kind != "constant" and p.name not in bound]
-        if not left or not outputs:
+        if not left:
             return outputs
         entries = [(p.name, p.value.type.shape, p.value.type.dtype, p.trainable) for p in left]
         layer = Holder(entries, name=root.unique(None, "unread"))
@@ -213,6 +214,16 @@ class Scope:
             self.emitter.bind(ParamRef(p.name, p.value.type), layer, "value")
             self.buffers[value] = layer
         return self.buffers[value]
+
+    def strip(self, dim: Any) -> Any:
+        """A tensor of this scope cut down to the one axis whose size is `dim`, the others to one entry; None if there is none."""
+        if dim is None or not dim.is_name:
+            return None
+        for placed in self.env.values():
+            for axis, size in enumerate(placed.physical):
+                if size == dim and not any(d == 0 for d in placed.physical):
+                    return placed.tensor[tuple(slice(None) if a == axis else slice(0, 1) for a in range(len(placed.physical)))]
+        return None
 
     def table(self, array: np.ndarray) -> Any:
         """A constant the rules computed, as a non-trainable weight."""
@@ -390,7 +401,7 @@ class Scope:
                 tensors.append(tensor)
             results.append((index, placed.perm))
         name = self.unique(None, run.name)
-        model = keras.Model(inputs if len(inputs) > 1 else inputs[0], tensors if len(tensors) > 1 else tensors[0], name=name)
+        model = functional_model(inputs, tensors, name)
         return model, orders, results
 
     def _repeat_sites(self, canonical: Run, run: Run) -> None:
@@ -402,12 +413,40 @@ class Scope:
                     self.emitter.sites.append(dataclasses.replace(by_site[i], index=j))
 
 
-def _name_operations(model: Any) -> None:
-    """Names by place for the ops Keras numbered by a process-wide counter: the same module gives the same file."""
-    fresh = fresh_names(layer.name for layer in model.operations if isinstance(layer, keras.Layer))
-    for op in model.operations:
+def every_layer(model: Any) -> Iterator[Any]:
+    """The layers of a model and of the models nested in it."""
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from every_layer(layer)
+
+
+def functional_model(inputs: list[Any], outputs: list[Any], name: str) -> Any:
+    """A Functional model of one level. Ops get names by their place, not by Keras' process-wide counter, which could meet a
+    module's name, and would make the file depend on what was built before."""
+    found = _operations(outputs)
+    fresh = fresh_names(op.name for op in found if isinstance(op, keras.Layer))
+    for op in found:
         if not isinstance(op, keras.Layer):
             op.name = fresh(re.sub(r"_\d+$", "", op.name))
+    return keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs if len(outputs) > 1 else outputs[0], name=name)
+
+
+def _operations(tensors: list[Any]) -> list[Any]:
+    """The operations the tensors come from, first those that run first."""
+    found: dict[int, Any] = {}
+    stack = [(t, False) for t in reversed(tensors)]
+    while stack:
+        tensor, done = stack.pop()
+        op, index, _ = tensor._keras_history
+        if id(op) in found:
+            continue
+        if done:
+            found[id(op)] = op
+            continue
+        stack.append((tensor, True))
+        stack += [(t, False) for t in reversed(op._inbound_nodes[index].input_tensors)]
+    return list(found.values())
 
 
 def emit(graph: Graph, tensors: Mapping[str, Any], keras_layout: bool = True, batchnorm: str = "torch") -> Emitted:

@@ -13,6 +13,7 @@ from keras import ops
 
 from .builder import Builder, Dynamic, Size, Tensor, Unknown, is_known, same_size
 from .ir import Node, Sym
+from .rules.operands import plus
 from .weights import ParamRef
 
 if TYPE_CHECKING:
@@ -70,24 +71,55 @@ class Functional(Builder):
 
     def broadcast_to(self, x: Tensor, shape: Sequence[Size]) -> Tensor:
         sizes = [self.size(d) for d in shape]
+        known = self.shape(x)
         for _ in range(len(sizes) - len(x.shape)):
             x = ops.expand_dims(x, 0)
-        current = [Unknown(None) if d is None else int(d) for d in x.shape] if id(x) not in self._types else list(self.shape(x))
-        repeats = []
-        for have, want in zip(current, sizes, strict=True):
+        current = [1] * (len(sizes) - len(known)) + list(known)
+        repeats, free = [], [1] * len(sizes)
+        for i, (have, want) in enumerate(zip(current, sizes, strict=True)):
             if (is_known(want) and want == -1) or same_size(have, want):
                 repeats.append(1)
-            elif is_known(have) and have == 1 and is_known(want):
-                repeats.append(int(want))
+            elif is_known(have) and have == 1:
+                repeats.append(int(want) if is_known(want) else 1)
+                free[i] = 1 if is_known(want) else want
             else:
                 raise Dynamic("a broadcast to an unknown size")
-        return x if all(r == 1 for r in repeats) else ops.tile(x, repeats)
+        if any(r != 1 for r in repeats):
+            x = ops.tile(x, repeats)
+        if all(is_known(d) for d in free):
+            return x
+        zeros = self._zeros(free, keras.backend.standardize_dtype(x.dtype))
+        return ops.logical_or(x, zeros) if keras.backend.standardize_dtype(x.dtype) == "bool" else plus(x, zeros)
 
     def full(self, shape: Sequence[Size], value: Any, dtype: str) -> Tensor:
-        raise Dynamic("a tensor made from nothing")
+        sizes = [self.size(d) for d in shape]
+        zeros = self._zeros([1 if is_known(d) else d for d in sizes], dtype)
+        tiles = [int(d) if is_known(d) else 1 for d in sizes]
+        zeros = ops.tile(zeros, tiles) if any(t != 1 for t in tiles) else zeros
+        return ops.full_like(zeros, value)
+
+    def _zeros(self, sizes: Sequence[Size], dtype: str) -> Tensor:
+        """Zeros whose free sizes are those of tensors at hand: a Functional graph has no other way to say "batch"."""
+        total = None
+        for i, size in enumerate(sizes):
+            if not is_known(size):
+                strip = self.scope.strip(size.sym)
+                if strip is None:
+                    raise Dynamic(f"no tensor here has the size {size.sym}")
+                one = ops.zeros_like(ops.reshape(strip, [-1 if j == i else 1 for j in range(len(sizes))]), dtype=dtype)
+                total = one if total is None else ops.logical_or(total, one) if dtype == "bool" else plus(total, one)
+        if total is None:
+            raise Dynamic("a tensor made from nothing")
+        return total
 
     def arange(self, start: Size, end: Size, step: Size, dtype: str) -> Tensor:
-        raise Dynamic("a tensor made from nothing")
+        start, end, step = self.size(start), self.size(end), self.size(step)
+        if is_known(start) and is_known(end) and is_known(step):
+            return self.constant(np.arange(start, end, step), dtype)
+        if not is_known(start) or start != 0 or not is_known(step) or step != 1:
+            raise Dynamic("a count between unknown sizes")
+        ones = ops.ones_like(self._zeros([end], "int32"))
+        return self.cast(ops.subtract(ops.cumsum(ones, axis=0), 1), dtype)
 
     def constant(self, array: np.ndarray, dtype: str | None = None) -> Tensor:
         array = np.asarray(array) if dtype is None else np.asarray(array).astype(dtype)

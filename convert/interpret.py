@@ -11,6 +11,7 @@ from .builder import Concrete
 from .driver import bring, lower
 from .ir import Arg, Graph, Node, Sym, TensorType, Value
 from .layout import Placed, identity
+from .merge_modes import SELECT
 
 Tensor = Any
 Draw = Callable[[Node, Callable[[Any], Tensor]], Tensor]
@@ -72,6 +73,10 @@ def interpret(
         return k
 
     for node in graph.nodes:
+        if node.op == SELECT:
+            in_train, in_eval = node.args
+            placed[node.outputs[0]] = placed[in_train if training else in_eval]
+            continue
         results = lower(node, make, placed.__getitem__) or []
         for value, result in zip(node.outputs, results, strict=True):
             placed[value] = result

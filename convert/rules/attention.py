@@ -54,7 +54,7 @@ def attend(
         heads = sizes[-3]
         pair = (key, value)
         key, value = (ops.repeat(t, heads // t.shape[-3], axis=-3) if t.shape[-3] != heads else t for t in pair)
-    axes = list(range(len(query.shape)))
+    axes = list(range(len(key.shape)))
     scores = ops.matmul(query * factor, ops.transpose(key, (*axes[:-2], axes[-1], axes[-2])))
     if is_causal:
         scores = ops.where(causal(scores), scores, -math.inf)

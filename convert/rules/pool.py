@@ -321,3 +321,40 @@ def adaptive_max_pool(k: Any, x: Any, output_size: Any) -> tuple[Any, Any]:
         x, index = ops.concatenate(values, axis + 1), ops.concatenate(indices, axis + 1)
         below = below * whole(sizes[axis])
     return (unbatched(x, n), unbatched(index, n)) if single else (x, index)
+
+
+# ----------------------------------------------------------------------------------------------- fractional max pooling
+def fractional_starts(k: Any, sample: Any, size: Any, out: int, pool: int, dtype: str) -> Any:
+    """The first positions (N, C, out) of the windows along one axis, torch's generate_intervals; `sample` (N, C, 1)."""
+    if out == 1:
+        return ops.zeros_like(sample, dtype="int64") + whole(size - pool)
+    alpha = (size - pool) / (out - 1)
+    i = k.constant(np.arange(out - 1), dtype)
+    starts = ops.cast((i + sample) * alpha, "int64") - ops.cast(sample * alpha, "int64")
+    return ops.concatenate([starts, ops.zeros_like(starts[..., :1]) + whole(size - pool)], -1)
+
+
+@rule("aten.fractional_max_pool2d.default", "aten.fractional_max_pool3d.default")
+def fractional_max_pool(k: Any, x: Any, kernel: Any, output_size: Any, samples: Any) -> tuple[Any, Any]:
+    """Windows at pseudo-random places given by `samples` (N, C, n): x before y in two dimensions, depth first in three."""
+    n = 2 if "2d" in k.node.op else 3
+    single = k.rank(x) == n + 1
+    shape = ((1,) if single else ()) + tuple(k.shape(x))
+    sizes, outs, kernel = shape[2:], ints(output_size, n), ints(kernel, n)
+    index: Any = None
+    for axis in range(n):
+        sample = samples[..., n - 1 - axis if n == 2 else axis][..., None]
+        starts = fractional_starts(k, sample, sizes[axis], outs[axis], kernel[axis], k.dtype(samples))
+        width = [1] * (2 * n)
+        width[axis] = outs[axis]
+        places = ops.reshape(starts, (-1, shape[1], *width))
+        steps = np.arange(kernel[axis]).reshape([-1 if a == n + axis else 1 for a in range(2 * n)])
+        places = plus(places, k.constant(steps[None, None], "int64"))
+        index = places if index is None else plus(index * whole(sizes[axis]), places)
+    count, window = math.prod(outs), math.prod(kernel)
+    flat = k.reshape(x, [-1, shape[1], math.prod(sizes)])
+    flat = ops.take_along_axis(flat, ops.reshape(index, (-1, shape[1], count * window)), 2)
+    value, at = first_max(ops.reshape(flat, (-1, shape[1], *outs, window)), -1)
+    found = ops.take_along_axis(ops.reshape(index, (-1, shape[1], *outs, window)), ops.cast(at, "int64"), -1)
+    value, found = ops.squeeze(value, -1), ops.squeeze(found, -1)
+    return (ops.squeeze(value, 0), ops.squeeze(found, 0)) if single else (value, found)

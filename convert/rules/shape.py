@@ -182,6 +182,8 @@ def slice_(k: Any, x: Any, dim: int = 0, start: Size = None, end: Size = None, s
     dim %= k.rank(x)
     if k.out.shape == k.type(x).shape and step == 1:
         return x
+    if k.functional and isinstance(end, Unknown) and start in (None, 0) and step == 1:
+        return ops.take(x, k.arange(0, end, 1, "int32"), axis=k.axis(dim))
     first = None if is_known(start) and start == 0 else _bound(k, start, x, dim)
     last = None if is_known(end) and end >= FAR else _bound(k, end, x, dim)
     return settled(k, part(x, k.axis(dim), first, last, step), k.out)

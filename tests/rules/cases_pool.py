@@ -263,4 +263,21 @@ CASES = [
         make=grid,
     ),
     Case("lp_pool2d", (), lambda x: F.lp_pool2d(x.abs() + 1, 3.0, 2), lambda: [rand(2, 3, 8, 9)]),
+    Case(
+        "fractional_max_pool2d",
+        ("aten.fractional_max_pool2d.default",),
+        lambda x: torch.nn.functional.fractional_max_pool2d(
+            x, (2, 3), (3, 4), return_indices=True, _random_samples=SAMPLES[..., :2]
+        ),
+        lambda: [grid(2, 3, 8, 9)],
+    ),
+    Case(
+        "fractional_max_pool3d",
+        ("aten.fractional_max_pool3d.default",),
+        lambda x: torch.nn.functional.fractional_max_pool3d(
+            x, 2, (2, 1, 3), return_indices=True, _random_samples=SAMPLES
+        ),
+        lambda: [grid(2, 3, 4, 5, 6)],
+    ),
 ]
+SAMPLES = torch.rand(2, 3, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64)

@@ -62,7 +62,7 @@ def to_keras(
     def make(wanted: str | None) -> Conversion:
         if wanted is None:
             return _emit(graph, tensors, captured, layout, mode, batchnorm, report, make)
-        typed, own = retype(captured.graph, dict.fromkeys(_floats_of(captured.graph), wanted)), dict(captured.tensors)
+        typed, own = retype(captured.graph, _retyped(captured.graph, wanted)), dict(captured.tensors)
         typed = run_passes(typed, own)  # again: constants are folded in the wanted precision
         return _emit(typed, own, captured, layout, mode, batchnorm, report, make)
 
@@ -135,9 +135,11 @@ def _persistent(module: Any) -> set[str]:
     return set(state() if callable(state) else state)
 
 
-def _floats_of(graph: Graph) -> set[str]:
-    values = [*graph.values()]
-    return {v.type.dtype for v in values if v.type.is_floating} | {"float32"}
+def _retyped(graph: Graph, wanted: str) -> dict[str, str]:
+    """Which dtypes become which: every floating one `wanted`, complex ones the pair of it."""
+    floats = {v.type.dtype for v in graph.values() if v.type.is_floating} | {"float32"}
+    pair = "complex128" if wanted == "float64" else "complex64"
+    return {**dict.fromkeys(floats, wanted), "complex64": pair, "complex128": pair}
 
 
 def _emit(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -146,7 +147,8 @@ def _exportable(module: torch.nn.Module, training: bool) -> Iterator[None]:
 
 def export(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], shapes: Any, training: bool) -> ExportedProgram:
     """The exported program of one mode. CaptureError says in one line what torch refused, and where."""
-    with _exportable(module, training), quiet():
+    # einsum's search for the cheapest order would compare sizes, and so fix them
+    with _exportable(module, training), torch.backends.opt_einsum.flags(enabled=False), quiet():
         try:
             return torch.export.export(module, args, dict(kwargs), dynamic_shapes=shapes, strict=False)
         except Exception as error:
@@ -160,7 +162,8 @@ def _refusal(error: Exception, module: torch.nn.Module) -> str:
     if not where:
         import traceback
 
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if "/torch/" not in f.filename and "isomorph" not in f.filename]
+        here = os.path.dirname(os.path.abspath(__file__))
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(("<", here)) and "/torch/" not in f.filename and f.filename != __file__]
         where = [(f.filename, str(f.lineno), f.name, f.line or "") for f in frames]
     at = f" at {where[-1][0]}:{where[-1][1]}" + (f" `{where[-1][3].strip()}`" if where[-1][3] else "") if where else ""
     name = type(error).__name__
@@ -170,13 +173,25 @@ def _refusal(error: Exception, module: torch.nn.Module) -> str:
             "Write the choice with torch.where or torch.cond, or export a variant of the module without it."
         )
     if "specializ" in text or "Constraints violated" in text:
-        return f"a dim asked to be dynamic is fixed by the module{at}: {first} Give that dim a number in the input spec."
+        fixed = re.findall(r"You marked L\['(\w+)'\](.*?)\.size\(\)\[(\d+)\] as dynamic but your code specialized it to be a constant \((\d+)\)", text)
+        what = "; ".join(f"axis {axis} of {name}{path} is always {size}" for name, path, axis, size in fixed) or first
+        return f"a dim asked to be dynamic is fixed by the module{at}: {what}. Give that dim a number in the input spec."
     return f"torch.export could not trace {type(module).__name__}{at}: {name}: {first}"
 
 
 def with_batch(args: Any) -> Any:
     """Example inputs whose axis 0 is 1, repeated to 2: torch takes a size of one for a constant."""
     return pytree.tree_map(lambda t: torch.cat([t, t]) if isinstance(t, torch.Tensor) and t.dim() and t.shape[0] == 1 else t, args)
+
+
+def _with_free_batch(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any, training: bool) -> ExportedProgram:
+    """The program with axis 0 free wherever the module allows it. An axis of size one that is no batch (the layers of an LSTM's
+    state) must not be doubled, and a module may refuse any other size than the example's: each is tried."""
+    doubled = with_batch((args, kwargs))
+    for tried_args, tried_kwargs in (doubled, (args, kwargs)):
+        with contextlib.suppress(CaptureError):
+            return export(module, tried_args, tried_kwargs, shapes, training)
+    return export(module, args, kwargs, None, training)
 
 
 def capture(
@@ -194,11 +209,7 @@ def capture(
     except TypeError as error:
         raise CaptureError(f"the example inputs do not fit {type(module).__name__}.forward: {error}") from error
     if dynamic_shapes is None:
-        doubled_args, doubled_kwargs = with_batch((args, kwargs))
-        try:
-            program = export(module, doubled_args, doubled_kwargs, shapes, training)
-        except CaptureError:
-            program = export(module, args, kwargs, None, training)
+        program = _with_free_batch(module, args, kwargs, shapes, training)
     else:
         program = export(module, args, kwargs, shapes, training)
     return from_program(program, module, names, has_rule, unify=dynamic_shapes is not None)

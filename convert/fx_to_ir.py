@@ -107,6 +107,7 @@ class Converter:
             name = self.names.get(str(symbol))
             if name is not None:
                 low, high = _bound(interval.lower), _bound(interval.upper)
+                low = 1 if low == 2 else low  # torch.export never traces a size of one; what it traced holds there too
                 before = found.get(name, (0, None))
                 high = before[1] if high is None else high if before[1] is None else min(high, before[1])
                 found[name] = (max(low or 0, before[0]), high)
@@ -239,6 +240,10 @@ class Body:
         args, kwargs = self._bind(target, node, name)
         if name == "aten._native_batch_norm_legit_functional.default":
             return self._batch_norm(node, args)
+        if name == "aten._native_batch_norm_legit_no_training.default" and not _uses_item(node, 1) and not _uses_item(node, 2):
+            result = self._append("aten.batch_norm.default", (*args[:5], False, *args[5:], False), {}, node, node.meta["val"][0])
+            self.env[node.name] = [result, None, None]
+            return None
         if name == "aten.native_dropout.default" and not _uses_item(node, 1):
             result = self._append("aten.dropout.default", args, {}, node, node.meta["val"][0])
             self.env[node.name] = [result, None]
@@ -385,7 +390,7 @@ class Body:
             parent = path
         file, line = "", 0
         for found in re.finditer(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or ""):
-            if "/torch/nn/" not in found[1] or not file:
+            if not found[1].startswith("<") and ("/torch/nn/" not in found[1] or not file):
                 file, line = found[1].removeprefix(self.owner.root), int(found[2])
         return Origin(node.name, re.sub(r"@\d+", "", path), kind, file, line, tuple(scope), tuple(classes))
 

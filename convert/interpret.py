@@ -41,6 +41,8 @@ def bind_dims(types: Sequence[TensorType], tensors: Sequence[Tensor]) -> dict[st
 
 def solve(dim: Sym, name: str, size: Any, env: Mapping[str, Any]) -> Any:
     """The value of `name` for which a linear `dim` equals `size`; None where the expression is not linear in it."""
+    if not dim.is_polynomial:
+        return None
     try:
         at = [dim.evaluate({**env, name: v}) for v in (1000, 2000, 5000)]
     except Exception:

@@ -48,6 +48,12 @@ class Sym:
         """Whether it is one bare dim name."""
         return self.text.isidentifier()
 
+    @property
+    def is_polynomial(self) -> bool:
+        """Whether it is made of sums and products alone, so that a single unknown in it may be solved for."""
+        parts = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Name, ast.Constant, ast.Add, ast.Sub, ast.Mult, ast.USub, ast.Load)
+        return all(isinstance(n, parts) for n in ast.walk(ast.parse(self.text, mode="eval")))
+
     def evaluate(self, env: Mapping[str, Any]) -> Any:
         """The value under `env` (name -> int or a backend's scalar tensor). KeyError names a missing dim."""
         return _evaluate(ast.parse(self.text, mode="eval").body, env)

@@ -12,6 +12,7 @@ alone (stochastic depth, `if self.training`) are kept, and computed in both mode
 from __future__ import annotations
 
 import difflib
+import re
 
 from .errors import UnsupportedError
 from .ir import Arg, ByMode, Graph, Mutation, Node, Origin, Parameter, Value, fresh_names, leaves, map_leaves
@@ -139,12 +140,18 @@ def _token(node: Node, graph: Graph) -> str:
     def show(a: Arg) -> str:
         if isinstance(a, Value):
             return f"@{owned[a]}" if a in owned else str(a.type)
-        return repr(a)
+        return "" if isinstance(a, Graph) else repr(a)
 
     arguments = [str(map_leaves(show, a)) if i not in modal else "?" for i, a in enumerate(node.args)]
     arguments += [f"{k}={map_leaves(show, v)}" for k, v in node.kwargs.items()]
-    bodies = [str(g) for g in leaves(list(node.args)) if isinstance(g, Graph)]
+    bodies = [_body(g) for g in leaves(list(node.args)) if isinstance(g, Graph)]
     return f"{node.op} {arguments} {bodies} {[str(v.type) for v in node.outputs]} {node.origin.module_path}"
+
+
+def _body(graph: Graph) -> str:
+    """A branch as text, its values numbered: their names differ from capture to capture."""
+    numbers: dict[str, str] = {}
+    return re.sub(r"%\w+", lambda m: numbers.setdefault(m[0], f"%{len(numbers)}"), str(graph))
 
 
 def _modal_positions(op: str) -> frozenset[int]:

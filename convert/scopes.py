@@ -98,7 +98,7 @@ def binds(types: list[TensorType]) -> frozenset[str]:
     bound = frozenset(d.text for t in types for d in t.shape if isinstance(d, Sym) and d.is_name)
     for t in types:
         for d in t.shape:
-            if isinstance(d, Sym) and len(d.names - bound) == 1 and "//" not in d.text and "%" not in d.text:
+            if isinstance(d, Sym) and len(d.names - bound) == 1 and d.is_polynomial:
                 bound |= d.names
     return bound
 

@@ -336,7 +336,7 @@ def fractional_starts(k: Any, sample: Any, size: Any, out: int, pool: int, dtype
 
 @rule("aten.fractional_max_pool2d.default", "aten.fractional_max_pool3d.default")
 def fractional_max_pool(k: Any, x: Any, kernel: Any, output_size: Any, samples: Any) -> tuple[Any, Any]:
-    """Windows at pseudo-random places given by `samples` (N, C, n): x before y in two dimensions, depth first in three."""
+    """Windows at pseudo-random places given by `samples` (N, C, n): x before y in 2-D, depth first in 3-D."""
     n = 2 if "2d" in k.node.op else 3
     single = k.rank(x) == n + 1
     shape = ((1,) if single else ()) + tuple(k.shape(x))

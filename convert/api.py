@@ -9,7 +9,7 @@ from typing import Any
 from .capture import Captured, capture, from_program
 from .conversion import Conversion, Port
 from .emit import Emitted, emit, every_layer
-from .errors import UsageError
+from .errors import CaptureError, UsageError
 from .ir import Graph, Sym, Value
 from .ir_json import retype
 from .layout import Placed, is_identity
@@ -68,6 +68,7 @@ def to_keras(
 
     say("emit")
     conversion = make(dtype if dtype != source_dtype else None)
+    conversion.example = (tuple(example_args), dict(example_kwargs or {}))
     say.done()
     return conversion
 
@@ -112,7 +113,10 @@ def _capture(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic
     evaluation = capture(module, args, kwargs, dynamic_shapes, training=False, has_rule=is_supported)
     if mode == "eval" or not _depends_on_mode(module):
         return evaluation, mode
-    train = capture(module, args, kwargs, dynamic_shapes, training=True, has_rule=is_supported)
+    try:
+        train = capture(module, args, kwargs, dynamic_shapes, training=True, has_rule=is_supported)
+    except CaptureError as error:
+        raise CaptureError(f"in train mode: {error} The eval mode alone converts: mode=\"eval\" (--mode eval).") from error
     train.graph = merge_modes(train.graph, evaluation.graph)
     train.tensors = {**evaluation.tensors, **train.tensors}
     return train, mode
@@ -124,7 +128,9 @@ def _depends_on_mode(module: Any) -> bool:
 
     modal = (torch.nn.modules.batchnorm._NormBase, torch.nn.modules.dropout._DropoutNd, torch.nn.RReLU, torch.nn.RNNBase, torch.nn.MultiheadAttention)
     for m in module.modules():
-        if isinstance(m, modal) or not type(m).__module__.startswith("torch.nn."):
+        if isinstance(m, modal) or not type(m).__module__.startswith("torch.nn.modules."):
+            return True
+        if m._forward_pre_hooks or m._forward_hooks:  # the old weight_norm and spectral_norm
             return True
     return False
 
@@ -181,7 +187,7 @@ def _emit(
         tuple(sorted(emitted.sites, key=lambda s: s.index)),
         dict(graph.bounds),
         constants,
-        make,
+        _remake=make,
     )
 
 

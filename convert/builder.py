@@ -8,13 +8,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 from keras import ops
 
-from .ir import Node, Sym, TensorType
+from .ir import CALLS, Node, Sym, TensorType
 from .promote import common_dtype
 
 Tensor = Any
@@ -57,6 +58,47 @@ def same_size(a: Size, b: Size) -> bool:
     if isinstance(a, Unknown) or isinstance(b, Unknown):
         return isinstance(a, Unknown) and isinstance(b, Unknown) and a.sym is not None and a.sym == b.sym
     return bool(is_known(a) and is_known(b) and a == b)
+
+
+def _round(how: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A size from a real number."""
+    return lambda x: ops.cast(how(ops.cast(x, "float64")), "int32")
+
+
+def _choose(how: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`how` of two scalars, one of which may be a number; both become what the other is, real numbers first."""
+
+    def chosen(*xs: Any) -> Tensor:
+        dtype = "float64" if any("float" in str(getattr(x, "dtype", type(x))) for x in xs) else "int32"
+        return how(*(ops.cast(x, dtype) for x in xs))
+
+    return chosen
+
+
+_OF_TENSORS: dict[str, Callable[..., Any]] = {
+    "Max": lambda *xs: functools.reduce(_choose(ops.maximum), xs),
+    "Min": lambda *xs: functools.reduce(_choose(ops.minimum), xs),
+    "abs": ops.abs,
+    "int": _round(ops.trunc),
+    "float": lambda x: ops.cast(x, "float64"),
+    "ceil": _round(ops.ceil),
+    "floor": _round(ops.floor),
+    "sqrt": lambda x: ops.sqrt(ops.cast(x, "float64")),
+    "where": lambda c, a, b: _choose(lambda a, b: ops.where(c, a, b))(a, b),
+}
+
+
+def _either(name: str, of_tensors: Callable[..., Any]) -> Callable[..., Any]:
+    """The function of numbers, or that of tensors where an argument is one."""
+    return lambda *xs: (of_tensors if any(hasattr(x, "dtype") for x in xs) else CALLS[name])(*xs)
+
+
+_OF_SIZES = {name: _either(name, function) for name, function in _OF_TENSORS.items()}
+
+
+def evaluated(dim: Sym, env: Mapping[str, Any]) -> Size:
+    """The value of an expression of sizes, some of which are scalar tensors while TensorFlow traces."""
+    return dim.evaluate(env, _OF_SIZES)
 
 
 class Builder:
@@ -191,7 +233,7 @@ class Concrete(Builder):
         return tuple(ops.shape(x))
 
     def size(self, dim: Any) -> Size:
-        return dim.evaluate(self.env) if isinstance(dim, Sym) else dim
+        return evaluated(dim, self.env) if isinstance(dim, Sym) else dim
 
     def reshape(self, x: Tensor, shape: Sequence[Size]) -> Tensor:
         return ops.reshape(x, tuple(self.size(d) for d in shape))

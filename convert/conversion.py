@@ -61,11 +61,15 @@ class Conversion:
     random_sites: tuple[RandomSite, ...] = ()
     bounds: dict[str, tuple[int, int | None]] = field(default_factory=dict)
     output_constants: dict[int, Any] = field(default_factory=dict)
+    example: Any = field(default=None, repr=False)  # (args, kwargs) the module was captured with
     _remake: Callable[[str], Conversion] | None = field(default=None, repr=False)
 
     # ----------------------------------------------------------------------------------------------------------- weights
     def push(self, state_dict: Mapping[str, Any]) -> None:
-        """Write torch weights into the Keras model. Names may be tied ones. WeightError lists all that is missing or misshapen."""
+        """Write torch weights into the Keras model. Names may be tied ones.
+
+        WeightError lists all that is missing, misshapen, unknown, or tied and yet different; nothing is written then.
+        """
         problems, writes = [], []
         for entry in self.weights:
             if entry.kind == "constant" or entry.tied_to is not None:
@@ -82,6 +86,9 @@ class Conversion:
                 problems.append(f"{name} has shape {list(array.shape)}, the model wants {list(wanted)}")
             else:
                 writes.append((entry, array))
+            for other in aliases:
+                if other in state_dict and other != name and numpy_of(state_dict[other]).tobytes() != array.tobytes():
+                    problems.append(f"{other} differs from {name}, and the model has one tensor for both")
         known = {e.torch_name for e in self.weights}
         problems += [f"{n} is not a weight of the model" for n in state_dict if n not in known]
         if problems:

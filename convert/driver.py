@@ -49,6 +49,8 @@ def lower(node: Node, make: Make, fetch: Fetch, move: Move = bring, form: LayerF
     tensors = {v: fetch(v) for v in dict.fromkeys(node.inputs)}
     perm = _perm(rule, node, tensors)
     k = make(node, perm)
+    if k.functional and any(v.type.dtype.startswith("complex") for v in (*node.inputs, *node.outputs)):
+        raise Dynamic("complex numbers")  # Keras' layers and symbolic ops know real dtypes only
     promote = _promoted_dtype(node) if rule.promote else None
 
     def argument(a: Arg, order: layout.Perm | None) -> Any:

@@ -20,7 +20,7 @@ from .errors import UnsupportedError
 from .functional import Functional
 from .graph_layer import static_shape
 from .ir import Graph, GraphError, Node, Origin, Value, fresh_names, leaves
-from .layers import Buffer, GraphLayer, Holder, SelectMode, Weight
+from .layers import Buffer, GraphLayer, Holder, SelectMode, Together, Weight
 from .layout import Placed, Perm
 from .random_sites import RandomSite, draws_of
 from .rules.registry import LAYER_FORMS
@@ -137,11 +137,14 @@ class Emitter:
         return x
 
     def _updates(self, root: Scope, outputs: list[Placed]) -> list[Placed]:
-        """Hang the buffer updates on the first output, so that Keras keeps them."""
+        """Hang the buffer updates, and normalisations nobody reads, on the first output, so that Keras keeps them."""
         for m in self.graph.mutations:
             buffer = root.buffer(self.graph.parameters[m.buffer].value, m.when)
             new = root.bring(root.fetch(m.value), layout.identity(m.value.type.rank)).tensor
             outputs[0] = dataclasses.replace(outputs[0], tensor=buffer(outputs[0].tensor, new))
+        for v in self.graph.effects():
+            layer = Together(name=root.unique(None, "together"))
+            outputs[0] = dataclasses.replace(outputs[0], tensor=layer(outputs[0].tensor, root.fetch(v).tensor))
         return outputs
 
 

@@ -16,6 +16,8 @@ from .ir import Arg, Graph, Mutation, Node, Origin, Parameter, Sym, TensorType, 
 DROPPED = frozenset({"device", "layout", "pin_memory", "memory_format", "generator", "non_blocking", "copy"})
 KEEPS_LAYOUT_NAME = frozenset({"aten.to.dtype_layout"})
 IGNORED = re.compile(r"^aten\.(_assert_\w+|sym_constrain_range\w*|_functional_assert\w*|sym_size|sym_numel|sym_stride|sym_storage_offset)\b")
+# custom ops that do what an op of torch's own does
+SAME_AS = {"transformers.grouped_mm_fallback.default": "aten._grouped_mm.default"}
 VIEWS = re.compile(
     r"^aten\.(view|reshape|flatten|unflatten|transpose|permute|t|slice|select|narrow|expand|expand_as|squeeze|unsqueeze|split|"
     r"split_with_sizes|chunk|unbind|alias|detach|diagonal|movedim|view_as|reshape_as|contiguous|to|mT|swapaxes|tensor_split|unfold|real|imag)\."
@@ -231,6 +233,7 @@ class Body:
                 return None
             raise NotImplementedError(f"fx node {node.format_node()}")
         name = f"{target.namespace}.{target._schema.name.split('::')[1]}.{target._overloadname}"
+        name = SAME_AS.get(name, name)
         if IGNORED.match(name):
             return None
         if value is None and not target._schema.returns:

@@ -7,7 +7,7 @@ from typing import Any
 
 from keras import ops
 
-from .builder import Concrete
+from .builder import Concrete, evaluated
 from .driver import bring, lower
 from .ir import Arg, Graph, Node, Sym, TensorType, Value
 from .layout import Placed, identity
@@ -89,7 +89,7 @@ def interpret(
     def out(a: Arg) -> Any:
         if isinstance(a, Value):
             return _torch_order(placed[a], env)
-        return a.evaluate(env) if isinstance(a, Sym) else a
+        return evaluated(a, env) if isinstance(a, Sym) else a
 
     return [out(a) for a in graph.outputs]
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["ByMode", "Graph", "GraphError", "Mutation", "Node", "Origin", "Parameter", "Sym", "TensorType", "Value", "by_mode"]
+__all__ = ["CALLS", "ByMode", "Graph", "GraphError", "Mutation", "Node", "Origin", "Parameter", "Sym", "TensorType", "Value", "by_mode"]
 
 
 class GraphError(Exception):
@@ -41,7 +41,7 @@ class Sym:
     @property
     def names(self) -> frozenset[str]:
         """The dim names that the expression uses."""
-        return frozenset(n.id for n in ast.walk(ast.parse(self.text, mode="eval")) if isinstance(n, ast.Name)) - _CALLS.keys()
+        return frozenset(n.id for n in ast.walk(ast.parse(self.text, mode="eval")) if isinstance(n, ast.Name)) - CALLS.keys()
 
     @property
     def is_name(self) -> bool:
@@ -54,9 +54,12 @@ class Sym:
         parts = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Name, ast.Constant, ast.Add, ast.Sub, ast.Mult, ast.USub, ast.Load)
         return all(isinstance(n, parts) for n in ast.walk(ast.parse(self.text, mode="eval")))
 
-    def evaluate(self, env: Mapping[str, Any]) -> Any:
-        """The value under `env` (name -> int or a backend's scalar tensor). KeyError names a missing dim."""
-        return _evaluate(ast.parse(self.text, mode="eval").body, env)
+    def evaluate(self, env: Mapping[str, Any], calls: Mapping[str, Callable[..., Any]] | None = None) -> Any:
+        """The value under `env` (name -> int or a backend's scalar tensor). KeyError names a missing dim.
+
+        `calls` gives the grammar's functions (Max, ceil, ...) another meaning: Python's own do not take scalar tensors.
+        """
+        return _evaluate(ast.parse(self.text, mode="eval").body, env, {**CALLS, **(calls or {})})
 
     def rename(self, names: Mapping[str, str]) -> Sym:
         """The same expression with its dim names replaced."""
@@ -86,7 +89,7 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
 }
-_CALLS: dict[str, Callable[..., Any]] = {
+CALLS: dict[str, Callable[..., Any]] = {
     "Max": max,
     "Min": min,
     "abs": abs,
@@ -99,19 +102,19 @@ _CALLS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _evaluate(node: ast.expr, env: Mapping[str, Any]) -> Any:
+def _evaluate(node: ast.expr, env: Mapping[str, Any], calls: Mapping[str, Callable[..., Any]]) -> Any:
     if isinstance(node, ast.Constant):
         return node.value
     if isinstance(node, ast.Name):
         return env[node.id]
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_evaluate(node.operand, env)
+        return -_evaluate(node.operand, env, calls)
     if isinstance(node, ast.BinOp):
-        return _BINARY[type(node.op)](_evaluate(node.left, env), _evaluate(node.right, env))
+        return _BINARY[type(node.op)](_evaluate(node.left, env, calls), _evaluate(node.right, env, calls))
     if isinstance(node, ast.Compare) and len(node.ops) == 1:
-        return _COMPARE[type(node.ops[0])](_evaluate(node.left, env), _evaluate(node.comparators[0], env))
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _CALLS:
-        return _CALLS[node.func.id](*(_evaluate(a, env) for a in node.args))
+        return _COMPARE[type(node.ops[0])](_evaluate(node.left, env, calls), _evaluate(node.comparators[0], env, calls))
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CALLS:
+        return calls[node.func.id](*(_evaluate(a, env, calls) for a in node.args))
     raise GraphError(f"symbolic dim: {ast.unparse(node)!r} is outside the dim grammar")
 
 
@@ -200,6 +203,7 @@ class Value:
     __repr__ = __str__
 
 
+STATISTICS = frozenset({"aten.batch_norm.default", "aten.instance_norm.default"})  # args[3]: running mean, args[5]: whether it moves
 Arg = Any  # Value | Sym | ByMode | Graph | int | float | bool | str | None | complex | list[Arg] | tuple[Arg, ...]
 
 
@@ -245,6 +249,13 @@ class Node:
         for a in self.all_leaves:
             names |= a.names if isinstance(a, Sym) else frozenset()
         return names
+
+    @property
+    def updates_statistics(self) -> bool:
+        """Whether it is a normalisation that moves its own running statistics in some mode: it acts also where nobody reads it."""
+        if self.op not in STATISTICS or not isinstance(self.args[3], Value):
+            return False
+        return bool(by_mode(self.args[5], True) or by_mode(self.args[5], False))
 
     @property
     def subgraphs(self) -> tuple[Graph, ...]:
@@ -314,8 +325,16 @@ class Graph:
             yield from node.outputs
 
     def results(self) -> list[Value]:
-        """Everything that must be computed: outputs that are tensors, then new buffer values."""
-        return [o for o in self.outputs if isinstance(o, Value)] + [m.value for m in self.mutations]
+        """Everything that must be computed: outputs that are tensors, new buffer values, and what acts though nobody reads it."""
+        return [o for o in self.outputs if isinstance(o, Value)] + [m.value for m in self.mutations] + self.effects()
+
+    def effects(self) -> list[Value]:
+        """Results of normalisations whose statistics move, and which nobody reads."""
+        acting = [n for n in self.nodes if n.updates_statistics]
+        if not acting:
+            return []
+        read = {v for n in self.nodes for v in n.inputs} | {o for o in self.outputs if isinstance(o, Value)} | {m.value for m in self.mutations}
+        return [n.outputs[0] for n in acting if n.outputs[0] not in read]
 
     def users(self) -> dict[Value, list[Node]]:
         found: dict[Value, list[Node]] = {v: [] for v in self.values()}

@@ -88,6 +88,22 @@ class SelectMode(keras.layers.Layer):  # type: ignore[misc]  # keras has no anno
 
 
 @keras.saving.register_keras_serializable(package="isomorph")
+class Together(keras.layers.Layer):  # type: ignore[misc]  # keras has no annotations
+    """`layer(x, other)` gives x, once `other` is computed: a normalisation nobody reads still moves its statistics."""
+
+    def __init__(self, **config: Any) -> None:
+        config.setdefault("autocast", False)
+        super().__init__(**config)
+        self.built = True
+
+    def compute_output_spec(self, x: Any, other: Any) -> Any:
+        return keras.KerasTensor(x.shape, x.dtype)
+
+    def call(self, x: Any, other: Any) -> Any:
+        return x
+
+
+@keras.saving.register_keras_serializable(package="isomorph")
 class Holder(keras.layers.Layer):  # type: ignore[misc]  # keras has no annotations
     """Owns the tensors of torch's state dict that the forward pass never reads; hands its input on unchanged.
 

@@ -106,7 +106,7 @@ class _Merge:
             return [self._join(a, b) for a, b in zip(p, q, strict=True)]
         if isinstance(p, Value) and isinstance(q, Value):
             return self._join_values(self.of_train[p], self.of_eval[q])
-        if isinstance(p, Graph) or p is q or (type(p) is type(q) and p == q):
+        if isinstance(p, Graph) or p is q or (type(p) is type(q) and (p == q or repr(p) == repr(q))):  # nan differs from itself
             return p
         if isinstance(p, Value) or isinstance(q, Value):
             raise UnsupportedError("a result is a tensor in one mode and a constant in the other; convert one mode with mode='eval'")
@@ -118,7 +118,10 @@ class _Merge:
             return self.of_train[p]
         if isinstance(q, Value) and p is None:
             return self.of_eval[q]
-        return self._join(p, q)
+        joined = self._join(p, q)
+        if isinstance(joined, ByMode):
+            raise UnsupportedError(f"the module returns {p!r} in train mode and {q!r} in eval mode; convert one mode with mode='eval'")
+        return joined
 
     def _join_values(self, a: Value, b: Value) -> Value:
         if a is b:

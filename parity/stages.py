@@ -46,40 +46,51 @@ class Example:
         self.reference = double.respond(self.request)
         self.near: tuple[Example, Response] | None = None  # this example jittered, and the converted model there
 
+    # What follows is measured when an array first asks for it: the runs once for all arrays, the arithmetic by array.
     @cached_property
-    def slopes(self) -> Groups:
-        """The original's conditioning, by quantity and name."""
-        moved = [self._moved(yardstick.DELTA, seed) for seed in range(yardstick.DRAWS)]
-        base = _floats(self.reference)
-        steep = any(
-            yardstick.is_steep(array, _same(moved, quantity, name)) for quantity, name, array in _items(base)
-        )  # fmt: skip
-        fine = [self._moved(yardstick.FINE_DELTA, seed) for seed in range(yardstick.DRAWS)] if steep else None
-        return _each(
-            base,
-            lambda quantity, name, array: yardstick.condition(
-                array, _same(moved, quantity, name), None if fine is None else _same(fine, quantity, name)
-            ),
-        )
+    def _responses(self) -> list[Groups]:
+        return [self._moved(yardstick.DELTA, seed) for seed in range(yardstick.DRAWS)]
 
     @cached_property
-    def coarse(self) -> Groups:
-        """The float64 response to perturbations of a few ulps of the model's own dtype."""
+    def _fine_responses(self) -> list[Groups]:
+        return [self._moved(yardstick.FINE_DELTA, seed) for seed in range(yardstick.DRAWS)]
+
+    @cached_property
+    def _coarse_responses(self) -> list[Groups]:
         delta = yardstick.COARSE * yardstick.ULP[self.own_dtype]
-        moved = [self._moved(delta, 100 + seed) for seed in range(yardstick.DRAWS)]
-        return _each(_floats(self.reference), lambda q, n, array: _largest(array, _same(moved, q, n)))
+        return [self._moved(delta, 100 + seed) for seed in range(yardstick.DRAWS)]
 
     @cached_property
-    def neighbours(self) -> list[Groups]:
-        """The original's own errors at neighbouring inputs (one ulp of its dtype away)."""
-        errors = []
+    def _neighbours(self) -> list[tuple[Groups, Groups]]:
+        pairs = []
         for seed in range(yardstick.DRAWS):
-            request = replace(
-                self.request, inputs=_jittered(self.request.inputs, yardstick.ULP[self.own_dtype], seed, True)
-            )
-            narrow, wide = self._own.respond(request), self._double.respond(request)
-            errors.append(_errors(_floats(wide), _floats(narrow)))
-        return errors
+            moved = _jittered(self.request.inputs, yardstick.ULP[self.own_dtype], seed, True)
+            request = replace(self.request, inputs=moved)
+            pairs.append((_floats(self._double.respond(request)), _floats(self._own.respond(request))))
+        return pairs
+
+    def _base(self, quantity: str, name: str) -> Array | None:
+        array = self.reference.groups()[quantity].get(name)
+        return None if array is None or array.dtype.kind not in "fc" else canonical(array)
+
+    def slope(self, quantity: str, name: str) -> Array | None:
+        """The original's conditioning of one array; None where it is no floating one."""
+        base = self._base(quantity, name)
+        if base is None:
+            return None
+        moved = _same(self._responses, quantity, name)
+        fine = _same(self._fine_responses, quantity, name) if yardstick.is_steep(base, moved) else None
+        return yardstick.condition(base, moved, fine)
+
+    def coarse(self, quantity: str, name: str) -> Array | None:
+        """The float64 response of one array to perturbations of a few ulps of the model's own dtype."""
+        base = self._base(quantity, name)
+        return None if base is None else _largest(base, _same(self._coarse_responses, quantity, name))
+
+    def neighbours(self, quantity: str, name: str) -> list[Array]:
+        """The original's own errors in one array at neighbouring inputs (one ulp of its dtype away)."""
+        found = [(wide.get(quantity, {}).get(name), narrow.get(quantity, {}).get(name)) for wide, narrow in self._neighbours]
+        return [_movement(wide, narrow) for wide, narrow in found if wide is not None]
 
     def jittered(self) -> Example:
         """The same example a little away from ties and bounds."""
@@ -175,8 +186,9 @@ def compare_at_precision(
         if finding.outcome in ("precision", "imprecise"):
             finding = compare_precision(
                 ref, pair.reference, pair.got, dtype,
-                tuple(_pick(errors, pair) for errors in example.neighbours if _pick(errors, pair).shape == _shape(ref)),
-                _pick(example.slopes, pair), _pick(example.coarse, pair),
+                tuple(e for e in example.neighbours(pair.quantity, pair.name) if e.shape == _shape(ref)),
+                _fitting(example.slope(pair.quantity, pair.name), ref),
+                _fitting(example.coarse(pair.quantity, pair.name), ref),
                 normwise=dtype != "float32" and "gradient" in pair.quantity, floor=pair.floor,
             )  # fmt: skip
         elif finding.outcome == "nonfinite" and example.depends_on_denormals():
@@ -187,7 +199,8 @@ def compare_at_precision(
 def _judge(example: Example, pair: _Pair) -> Finding:
     finding = compare_structure(pair.reference, pair.got, None, pair.floor)
     if finding.outcome in ("value", "leak"):
-        finding = compare_structure(pair.reference, pair.got, _pick(example.slopes, pair), pair.floor)
+        slope = _fitting(example.slope(pair.quantity, pair.name), pair.reference)
+        finding = compare_structure(pair.reference, pair.got, slope, pair.floor)
     return finding
 
 
@@ -259,21 +272,13 @@ def _items(groups: Groups) -> Iterator[tuple[str, str, Array]]:
             yield quantity, name, array
 
 
-def _each(groups: Groups, function: Callable[[str, str, Array], Array]) -> Groups:
-    return {q: {n: function(q, n, a) for n, a in arrays.items()} for q, arrays in groups.items()}
-
-
-def _errors(wide: Groups, narrow: Groups) -> Groups:
-    return _each(wide, lambda quantity, name, array: _movement(array, narrow.get(quantity, {}).get(name)))
-
-
 def _same(moved: list[Groups], quantity: str, name: str) -> list[Array]:
     return [groups[quantity][name] for groups in moved if name in groups.get(quantity, {})]
 
 
-def _pick(groups: Mapping[str, Mapping[str, Array]], pair: _Pair) -> Array:
-    found = groups.get(pair.quantity, {}).get(pair.name)
-    return np.zeros(_shape(pair.reference)) if found is None or found.shape != _shape(pair.reference) else found
+def _fitting(found: Array | None, like: Array) -> Array:
+    """A measured array, or zeros where there is none of that shape."""
+    return np.zeros(_shape(like)) if found is None or found.shape != _shape(like) else found
 
 
 def _shape(array: Array) -> tuple[int, ...]:

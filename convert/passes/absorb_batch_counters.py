@@ -24,6 +24,8 @@ class AbsorbBatchCounters:
         for node in graph.nodes:
             if node.op in BATCH_NORMS and isinstance(node.args[3], Value) and node.args[3] in owned:
                 counted.add(f"{owned[node.args[3]].name.removesuffix('running_mean')}num_batches_tracked")
+        read = {v for n in graph.nodes for v in n.inputs} | {o for o in graph.outputs if isinstance(o, Value)}
+        counted -= {m.buffer for m in graph.mutations if m.value in read}  # somebody else looks at it: the graph has to count
         mutations = [m for m in graph.mutations if m.buffer not in counted]
         dropped = {m.value for m in graph.mutations if m.buffer in counted}
         nodes = [n for n in graph.nodes if not any(v in dropped for v in n.outputs)]

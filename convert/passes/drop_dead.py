@@ -1,4 +1,4 @@
-"""Drop nodes nobody reads, and parameters no node reads.
+"""Drop nodes nobody reads and that change nothing, and parameters no node reads.
 
     %y = relu(%x); %z = exp(%x); return [%y]   ->   %y = relu(%x); return [%y]
 """
@@ -20,7 +20,7 @@ class DropDead:
         live: set[Value] = set(graph.results())
         kept = []
         for node in reversed(graph.nodes):
-            if any(v in live for v in node.outputs):
+            if node.updates_statistics or any(v in live for v in node.outputs):
                 live.update(node.inputs)
                 kept.append(node)
         parameters = {n: p for n, p in graph.parameters.items() if p.kind != "constant" or p.value in live}

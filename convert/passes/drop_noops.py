@@ -1,4 +1,4 @@
-"""Drop ops that hand on their operand unchanged.
+"""Drop ops that hand on their operand unchanged, gradient included: detach stays, except of what has no gradient.
 
     %y = clone(%x); %z = relu(%y)   ->   %z = relu(%x)
 """
@@ -20,10 +20,10 @@ ALWAYS = frozenset(
         "aten.resolve_conj.default",
         "aten.resolve_neg.default",
         "aten.positive.default",
-        "aten.detach_copy.default",
         "prims.view_of.default",
     }
 )
+DETACHES = ("aten.detach.default", "aten.detach_copy.default")
 SAME_TYPE = ("aten.to.", "aten._to_copy.", "aten.type_as.", "aten.expand.", "aten.expand_as.", "aten.view.", "aten.reshape.", "aten.flatten.", "aten.squeeze.", "prims.convert_element_type.", "aten.view_as.", "aten.reshape_as.", "aten.slice.", "aten.broadcast_to.")
 LEAST_END = 2**31
 
@@ -33,7 +33,12 @@ class DropNoops:
     """Replace the result of a no-op by its operand."""
 
     def run(self, graph: Graph, tensors: dict[str, Any]) -> Graph:
-        replaced = {n.outputs[0]: n.args[0] for n in graph.nodes if n.args and isinstance(n.args[0], Value) and _is_noop(n)}
+        replaced: dict[Value, Value] = {}
+        constant = {p.value for p in graph.parameters.values() if p.kind != "parameter"}  # no gradient to stop
+        for n in graph.nodes:
+            if n.args and isinstance(n.args[0], Value) and (_is_noop(n) or (n.op in DETACHES and n.args[0] in constant)):
+                replaced[n.outputs[0]] = n.args[0]
+                constant |= {n.outputs[0]} if n.args[0] in constant else set()
         return graph.rebuilt([n for n in graph.nodes if not (n.outputs and n.outputs[0] in replaced)], replaced)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from ..ir import Graph, Node, Parameter, Sym, Value, leaves, map_leaves
 from ..rules.registry import RULES
 
-UNFOLDED = frozenset({"aten.detach.default", "aten.empty.memory_format"})
+UNFOLDED = frozenset({"aten.empty.memory_format"})
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from keras import ops
 
-from .operands import alike, is_float, is_tensor, number, plus
+from .operands import alike, by_parts, is_complex, is_float, is_tensor, minus, number, over, plus, times
 from .registry import ELEMENTWISE, rule
 
 Tensor = Any
@@ -33,13 +33,6 @@ def detach(k: Any, x: Tensor) -> Tensor:
 
 
 # ------------------------------------------------------------------------------------------------------- arithmetic
-def times(x: Any, factor: Any) -> Any:
-    """x * factor, without the op where the factor is one."""
-    if not is_tensor(factor) and factor == 1:
-        return x
-    return ops.multiply(x, factor) if is_tensor(x) or is_tensor(factor) else x * factor  # numbers: in Python's float64
-
-
 @rule("aten.add.Tensor", "aten.add.Scalar", layout=ELEMENTWISE, promote=True)
 def add(k: Any, x: Tensor, y: Any, alpha: Any = 1) -> Tensor:
     if k.dtype(x) == "bool":
@@ -49,17 +42,17 @@ def add(k: Any, x: Tensor, y: Any, alpha: Any = 1) -> Tensor:
 
 @rule(*(f"aten.{n}.{o}" for n in ("sub", "subtract") for o in ("Tensor", "Scalar")), layout=ELEMENTWISE, promote=True)
 def sub(k: Any, x: Tensor, y: Any, alpha: Any = 1) -> Tensor:
-    return ops.subtract(x, times(number(y), alpha))
+    return minus(x, times(number(y), alpha))
 
 
 @rule("aten.rsub.Tensor", "aten.rsub.Scalar", layout=ELEMENTWISE, promote=True)
 def rsub(k: Any, x: Tensor, y: Any, alpha: Any = 1) -> Tensor:
-    return ops.subtract(number(y), times(x, alpha))
+    return minus(number(y), times(x, alpha))
 
 
 @rule(*(f"aten.{n}.{o}" for n in ("mul", "multiply") for o in ("Tensor", "Scalar")), layout=ELEMENTWISE, promote=True)
 def mul(k: Any, x: Tensor, y: Any) -> Tensor:
-    return ops.logical_and(x, number(y)) if k.dtype(x) == "bool" else ops.multiply(x, number(y))
+    return ops.logical_and(x, number(y)) if k.dtype(x) == "bool" else times(x, number(y))
 
 
 @rule(
@@ -68,7 +61,7 @@ def mul(k: Any, x: Tensor, y: Any) -> Tensor:
     promote=True,
 )
 def div(k: Any, x: Tensor, y: Any) -> Tensor:
-    return ops.divide(x, number(y))
+    return over(x, number(y))
 
 
 @rule(
@@ -120,17 +113,17 @@ def fmod(k: Any, x: Tensor, y: Any) -> Tensor:
 
 @rule("aten.addcmul.default", layout=ELEMENTWISE, promote=True)
 def addcmul(k: Any, x: Tensor, a: Tensor, b: Tensor, value: Any = 1) -> Tensor:
-    return plus(x, times(ops.multiply(a, b), value))
+    return plus(x, times(times(a, b), value))
 
 
 @rule("aten.addcdiv.default", layout=ELEMENTWISE, promote=True)
 def addcdiv(k: Any, x: Tensor, a: Tensor, b: Tensor, value: Any = 1) -> Tensor:
-    return plus(x, times(ops.divide(a, b), value))
+    return plus(x, times(over(a, b), value))
 
 
 @rule("aten.lerp.Scalar", "aten.lerp.Tensor", layout=ELEMENTWISE, promote=True)
 def lerp(k: Any, start: Tensor, end: Tensor, weight: Any) -> Tensor:
-    return plus(start, ops.multiply(ops.subtract(end, start), weight))
+    return plus(start, times(minus(end, start), weight))
 
 
 @rule("aten.neg.default", "aten.negative.default", layout=ELEMENTWISE)
@@ -145,15 +138,21 @@ def abs_(k: Any, x: Tensor) -> Tensor:
 
 @rule("aten.sign.default", "aten.sgn.default", layout=ELEMENTWISE)
 def sign(k: Any, x: Tensor) -> Tensor:
-    """NaN gives zero, as in torch."""
+    """NaN gives zero, as in torch. A complex number's sign is the number of size one in its direction."""
     if k.dtype(x) == "bool":
         return x
+    if is_complex(x):
+        size = ops.abs(x)
+        return x / k.cast(ops.where(ops.equal(size, 0), ops.ones_like(size), size), k.out.dtype)
     return ops.subtract(k.cast(ops.greater(x, 0), k.dtype(x)), k.cast(ops.less(x, 0), k.dtype(x)))
 
 
 # -------------------------------------------------------------------------------------------------------- selection
 @rule("aten.where.self", "aten.where.ScalarSelf", "aten.where.ScalarOther", "aten.where.Scalar", layout=ELEMENTWISE)
 def where(k: Any, condition: Tensor, x: Any, y: Any) -> Tensor:
+    if k.out.dtype.startswith("complex"):
+        x, y = (k.cast(v if is_tensor(v) else ops.convert_to_tensor(v), k.out.dtype) for v in (x, y))
+        return by_parts(lambda a, b: ops.where(k.cast(condition, "bool"), a, b), x, y)
     x, y = (k.cast(v, k.out.dtype) if is_tensor(v) else number(v) for v in (x, y))
     if not is_tensor(x) and not is_tensor(y):  # two numbers: Keras would choose the dtype
         ones = k.cast(ops.ones_like(condition), k.out.dtype)
@@ -167,6 +166,8 @@ def where(k: Any, condition: Tensor, x: Any, y: Any) -> Tensor:
 
 @rule("aten.masked_fill.Scalar", "aten.masked_fill.Tensor", layout=ELEMENTWISE)
 def masked_fill(k: Any, x: Tensor, mask: Tensor, value: Any) -> Tensor:
+    if is_complex(x):
+        return where(k, mask, value, x)
     return ops.where(mask, k.cast(value, k.dtype(x)) if is_tensor(value) else _as(k, value, x), x)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import cmath
 import math
 from collections.abc import Callable
 from typing import Any
 
 from keras import ops
 
-from .operands import alike, is_float, is_tensor, number
+from .operands import alike, is_complex, is_float, is_tensor, joined, number, times
 from .registry import ELEMENTWISE, rule
 
 Tensor = Any
@@ -45,13 +46,63 @@ _UNARY: dict[str, Callable[..., Any]] = {
     "rad2deg": lambda x: ops.multiply(x, 180 / math.pi),
     "special_ndtr": lambda x: ops.multiply(ops.erfc(ops.multiply(x, -math.sqrt(0.5))), 0.5),
 }
+
+
+def _log(z: Tensor, factor: float = 1.0) -> Tensor:
+    """factor * log(z): the factor goes to the parts, since -inf times a complex number is NaN."""
+    return joined(times(ops.log(ops.abs(z)), factor), times(ops.arctan2(ops.imag(z), ops.real(z)), factor))
+
+
+def _sin(z: Tensor) -> Tensor:
+    x, y = ops.real(z), ops.imag(z)
+    return joined(ops.multiply(ops.sin(x), ops.cosh(y)), ops.multiply(ops.cos(x), ops.sinh(y)))
+
+
+def _cos(z: Tensor) -> Tensor:
+    x, y = ops.real(z), ops.imag(z)
+    return joined(ops.multiply(ops.cos(x), ops.cosh(y)), ops.negative(ops.multiply(ops.sin(x), ops.sinh(y))))
+
+
+# Where keras.ops compute complex128 in complex64. The principal branches are torch's.
+_COMPLEX: dict[str, Callable[..., Any]] = {
+    "log": _log,
+    "log2": lambda z: _log(z, 1 / math.log(2)),
+    "log10": lambda z: _log(z, 1 / math.log(10)),
+    "sqrt": lambda z: ops.exp(_log(z, 0.5)),
+    "rsqrt": lambda z: ops.exp(_log(z, -0.5)),
+    "reciprocal": lambda z: 1.0 / z,
+    "sin": _sin,
+    "cos": _cos,
+    "tan": lambda z: _sin(z) / _cos(z),
+    "sinh": lambda z: _sin(z * 1j) * -1j,
+    "cosh": lambda z: _cos(z * 1j),
+    "tanh": lambda z: _sin(z * 1j) * -1j / _cos(z * 1j),
+    "exp": ops.exp,
+    "exp2": lambda z: ops.exp(z * math.log(2)),
+    "expm1": lambda z: ops.exp(z) - 1.0,
+    "log1p": lambda z: _log(z + 1.0),
+    "sigmoid": lambda z: 1.0 / (ops.exp(-z) + 1.0),
+}
+
+
+def _unary(name: str, of_real: Callable[..., Any]) -> Callable[..., Any]:
+    def lower(k: Any, x: Tensor) -> Tensor:
+        if not is_complex(x):
+            return of_real(x)
+        if name not in _COMPLEX:
+            raise NotImplementedError(f"{name} of complex numbers")
+        return _COMPLEX[name](x)
+
+    return lower
+
+
 for _name, _function in _UNARY.items():
-    rule(f"aten.{_name}.default", layout=ELEMENTWISE, promote=True)(lambda k, x, _f=_function: _f(x))
+    rule(f"aten.{_name}.default", layout=ELEMENTWISE, promote=True)(_unary(_name, _function))
 
 
 @rule("aten.square.default", layout=ELEMENTWISE, promote=True)
 def square(k: Any, x: Tensor) -> Tensor:
-    return ops.square(x)
+    return times(x, x) if is_complex(x) else ops.square(x)
 
 
 # --------------------------------------------------------------------------------------------------------- rounding
@@ -86,9 +137,21 @@ def frac(k: Any, x: Tensor) -> Tensor:
 
 
 # ----------------------------------------------------------------------------------------------------------- powers
+def _complex_power(z: Tensor, exponent: Any) -> Tensor:
+    """Small whole powers are products, so that zero stays zero."""
+    if exponent in (-2, -1, 1, 2, 3, 4):
+        product = z
+        for _ in range(abs(int(exponent)) - 1):
+            product = product * z
+        return product if exponent > 0 else 1.0 / product
+    return ops.exp(_log(z, exponent) if isinstance(exponent, (int, float)) else _log(z) * exponent)
+
+
 @rule("aten.pow.Tensor_Scalar", "aten.float_power.Tensor_Scalar", layout=ELEMENTWISE, promote=True)
 def pow_scalar(k: Any, x: Tensor, exponent: Any) -> Tensor:
     exponent = number(exponent)
+    if is_complex(x) or isinstance(exponent, complex):
+        return _complex_power(x, exponent)
     special: dict[Any, Any] = {
         0: ops.ones_like,
         1: lambda v: v,
@@ -106,12 +169,16 @@ def pow_scalar(k: Any, x: Tensor, exponent: Any) -> Tensor:
 
 @rule("aten.pow.Scalar", "aten.float_power.Scalar", layout=ELEMENTWISE, promote=True)
 def pow_of_scalar(k: Any, base: Any, exponent: Tensor) -> Tensor:
+    if is_complex(exponent):
+        return ops.exp(exponent * cmath.log(base))
     return ops.power(number(base), exponent)
 
 
 @rule("aten.pow.Tensor_Tensor", "aten.float_power.Tensor_Tensor", layout=ELEMENTWISE, promote=True)
 def pow_tensor(k: Any, x: Tensor, exponent: Tensor) -> Tensor:
     """x ** 0 has no gradient; TensorFlow's would be NaN at x = 0."""
+    if is_complex(x):
+        return ops.exp(_log(x) * exponent)
     if not is_float(k, x):
         return ops.power(x, exponent)
     none = ops.equal(exponent, 0)

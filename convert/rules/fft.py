@@ -8,65 +8,48 @@ from typing import Any
 
 from keras import ops
 
-from ..builder import Dynamic, is_known
+from ..builder import is_known
+from .operands import joined
 from .registry import rule
 from .shape import part, plain, sizes_of
 
 Pair = tuple[Any, Any]
 
 
-def at_call_time(k: Any) -> None:
-    """Functional models hold no complex tensors."""
-    if k.functional:
-        raise Dynamic("complex numbers")
-
-
 def pair(x: Any) -> Pair:
     return ops.real(x), ops.imag(x)
-
-
-def joined(k: Any, re: Any, im: Any) -> Any:
-    """re + i im. By Python's operators: keras.ops.view_as_complex, add and multiply all fall back to complex64."""
-    dtype = "complex64" if k.dtype(re) == "float32" else "complex128"
-    return ops.cast(re, dtype) + ops.cast(im, dtype) * 1j
 
 
 # ------------------------------------------------------------------------------------------------------ complex numbers
 @rule("aten.complex.default")
 def complex_(k: Any, re: Any, im: Any) -> Any:
-    at_call_time(k)
     sizes = sizes_of(k, k.out)
-    return joined(k, k.broadcast_to(re, sizes), k.broadcast_to(im, sizes))
+    return joined(k.broadcast_to(re, sizes), k.broadcast_to(im, sizes))
 
 
 @rule("aten.polar.default")
 def polar(k: Any, size: Any, angle: Any) -> Any:
-    at_call_time(k)
-    return joined(k, ops.multiply(size, ops.cos(angle)), ops.multiply(size, ops.sin(angle)))
+    return joined(ops.multiply(size, ops.cos(angle)), ops.multiply(size, ops.sin(angle)))
 
 
 @rule("aten.real.default")
 def real(k: Any, x: Any) -> Any:
-    at_call_time(k)
     return ops.real(x) if k.dtype(x).startswith("complex") else x
 
 
 @rule("aten.imag.default")
 def imag(k: Any, x: Any) -> Any:
-    at_call_time(k)
     return ops.imag(x)
 
 
 @rule("aten.view_as_real.default", "aten.view_as_real_copy.default")
 def view_as_real(k: Any, x: Any) -> Any:
-    at_call_time(k)
     return ops.stack(pair(x), axis=-1)
 
 
 @rule("aten.view_as_complex.default", "aten.view_as_complex_copy.default")
 def view_as_complex(k: Any, x: Any) -> Any:
-    at_call_time(k)
-    return joined(k, x[..., 0], x[..., 1])
+    return joined(x[..., 0], x[..., 1])
 
 
 @rule(
@@ -79,9 +62,8 @@ def view_as_complex(k: Any, x: Any) -> Any:
 def conj(k: Any, x: Any) -> Any:
     if not k.dtype(x).startswith("complex"):
         return x
-    at_call_time(k)
     re, im = pair(x)
-    return joined(k, re, ops.negative(im))
+    return joined(re, ops.negative(im))
 
 
 # --------------------------------------------------------------------------------------------------- Fourier transforms
@@ -116,27 +98,24 @@ def half_spectrum(k: Any, re: Any, im: Any, dim: int, length: Any) -> Any:
 
 @rule("aten._fft_c2c.default", "prims.fft_c2c.default")
 def fft_c2c(k: Any, x: Any, dim: Sequence[int], normalization: int = 0, forward: bool = True) -> Any:
-    at_call_time(k)
     factor = scale(k, [k.shape(x)[d] for d in dim], normalization)
     re, im = transformed(k, *pair(x), dim, forward)
-    return joined(k, re * factor, im * factor)
+    return joined(re * factor, im * factor)
 
 
 @rule("aten._fft_r2c.default", "prims.fft_r2c.default")
 def fft_r2c(k: Any, x: Any, dim: Sequence[int], normalization: int = 0, onesided: bool = True) -> Any:
-    at_call_time(k)
     factor = scale(k, [k.shape(x)[d] for d in dim], normalization)
     re, im = transformed(k, x, ops.zeros_like(x), dim, True)
     if onesided:
         last = dim[-1] % k.rank(x)
         count = k.size(k.out.shape[last])
         re, im = part(re, last, 0, count), part(im, last, 0, count)
-    return joined(k, re * factor, im * factor)
+    return joined(re * factor, im * factor)
 
 
 @rule("aten._fft_c2r.default", "prims.fft_c2r.default")
 def fft_c2r(k: Any, x: Any, dim: Sequence[int], normalization: int = 0, last_dim_size: Any = None) -> Any:
-    at_call_time(k)
     (n,) = plain(last_dim_size)
     factor = scale(k, [*(k.shape(x)[d] for d in dim[:-1]), n], normalization)
     re, im = transformed(k, *pair(x), dim[:-1], False)
@@ -179,7 +158,6 @@ def _parts(k: Any, x: Any) -> Pair:
 
 def spectrum(k: Any, x: Any, s: Any, dim: Any, norm: str | None, forward: bool, onesided: bool = False) -> Any:
     """fft, ifft, rfft of any axes, scaled in real numbers."""
-    at_call_time(k)
     dims, lengths = _axes(k, x, s, dim)
     re, im = (_resized(k, p, dims, lengths) for p in _parts(k, x))
     factor = scale(k, [k.shape(re)[d] for d in dims], _code(norm, forward))
@@ -187,12 +165,11 @@ def spectrum(k: Any, x: Any, s: Any, dim: Any, norm: str | None, forward: bool, 
     if onesided:
         count = k.size(k.out.shape[dims[-1]])
         re, im = part(re, dims[-1], 0, count), part(im, dims[-1], 0, count)
-    return joined(k, re * factor, im * factor)
+    return joined(re * factor, im * factor)
 
 
 def real_inverse(k: Any, x: Any, s: Any, dim: Any, norm: str | None) -> Any:
     """irfft of any axes."""
-    at_call_time(k)
     dims, lengths = _axes(k, x, s, dim)
     n = k.size(k.out.shape[dims[-1]])
     lengths[-1] = None

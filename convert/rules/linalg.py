@@ -13,6 +13,9 @@ from .registry import rule
 from .shape import filled, plain, sizes_of
 
 
+DEGREE, SQUARINGS = 18, 16  # of matrix_exp: 1/19! is below float64's rounding; norms up to 2^16
+
+
 def _info(k: Any, output: int = -1) -> Any:
     """The status torch returns beside a result: all fine (a failure raises, or gives NaN)."""
     return filled(k, sizes_of(k, k.node.outputs[output].type), 0, "int32")
@@ -183,3 +186,19 @@ def cholesky_inverse(k: Any, factor: Any, upper: bool = False) -> Any:
     lower = _transposed(factor) if upper else factor
     half = ops.solve_triangular(lower, k.broadcast_to(k.constant(np.eye(n), k.out.dtype), k.shape(lower)), lower=True)
     return ops.matmul(_transposed(half), half)
+
+
+@rule("aten.linalg_matrix_exp.default")
+def linalg_matrix_exp(k: Any, x: Any) -> Any:
+    """Scaling and squaring (Moler and Van Loan 2003): Taylor's series to degree 18 of x / 2^s with norm at most 1, squared s times."""
+    (n,) = plain(k.shape(x)[-1])
+    eye = k.constant(np.eye(n), k.out.dtype)
+    norm = ops.stop_gradient(ops.max(ops.sum(ops.abs(x), axis=-2, keepdims=True), axis=-1, keepdims=True))
+    halvings = ops.clip(ops.ceil(ops.log2(norm)), 0, SQUARINGS)
+    x = x / 2**halvings
+    y = x / DEGREE + eye
+    for degree in range(DEGREE - 1, 0, -1):
+        y = ops.matmul(x / degree, y) + eye
+    for i in range(SQUARINGS):
+        y = ops.where(halvings > i, ops.matmul(y, y), y)
+    return y

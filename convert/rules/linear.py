@@ -10,15 +10,21 @@ import keras
 from keras import ops
 
 from ..promote import category
-from .operands import plus
+from .operands import is_complex, joined, plus, times
 from .registry import layer_form, rule
 from .shape import sizes_of
 
 
 def exact(k: Any, product: Any, *xs: Any) -> Any:
-    """`product` of the operands; integers go through float64, since Keras multiplies integer matrices in float32."""
+    """`product` of the operands; integers go through float64, since Keras multiplies integer matrices in float32, and
+    complex numbers by their parts, since it multiplies those of float64 in complex64."""
     if category(k.out.dtype) < 2:
         return ops.cast(product(*(ops.cast(x, "float64") for x in xs)), k.out.dtype)
+    if is_complex(*xs):
+        (a, b), (c, d) = ((ops.real(x), ops.imag(x)) for x in xs)
+        return joined(
+            ops.subtract(product(a, c), product(b, d)), ops.subtract(product(a, d), ops.negative(product(b, c)))
+        )
     return product(*xs)
 
 
@@ -74,15 +80,13 @@ def inner(k: Any, x: Any, y: Any) -> Any:
 
 @rule("aten.outer.default", "aten.ger.default")
 def outer(k: Any, x: Any, y: Any) -> Any:
-    return ops.multiply(ops.expand_dims(x, 1), ops.expand_dims(y, 0))
+    return times(ops.expand_dims(x, 1), ops.expand_dims(y, 0))
 
 
 def blend(k: Any, x: Any, product: Any, beta: Any, alpha: Any) -> Any:
     """beta * x + alpha * product; beta = 0 leaves x out, NaN and all."""
-    product = product if alpha == 1 else ops.multiply(product, alpha)
-    if beta == 0:
-        return product
-    return plus(product, x if beta == 1 else ops.multiply(x, beta))
+    product = times(product, alpha)
+    return product if beta == 0 else plus(product, times(x, beta))
 
 
 @rule("aten.addmm.default", "aten.addmv.default", "aten.baddbmm.default")
@@ -174,3 +178,23 @@ def _once(k: Any, x: Any, term: str) -> tuple[Any, str]:
             x = ops.diagonal(x, axis1=a, axis2=b)
             term = "".join(t for i, t in enumerate(term) if i not in (a, b)) + c
     return x, term
+
+
+@rule("aten._grouped_mm.default")
+def _grouped_mm(k: Any, x: Any, w: Any, ends: Any = None, bias: Any = None, out_dtype: Any = None) -> Any:
+    """One matrix product for each group. A matrix among the operands is cut into groups at `ends` (exclusive, rising): rows
+    of x against a stack w, columns of w against a stack x, or, where both are matrices, the axis that is summed over.
+
+    Every group is computed on everything and the rest set to zero: no size depends on the data.
+    """
+    if ends is None or k.rank(x) == k.rank(w) == 3:
+        return ops.matmul(x, w)
+    axis = -2 if k.rank(x) == 2 and k.rank(w) == 3 else -1
+    at = k.arange(0, k.shape(x if k.rank(x) == 2 else w)[axis], 1, "int32")
+    ends = ops.expand_dims(ops.cast(ends, "int32"), -1)
+    starts = ops.pad(ends[:-1], ((1, 0), (0, 0)))
+    inside = ops.logical_and(at >= starts, at < ends)  # (groups, size of the cut axis)
+    if k.rank(x) == k.rank(w) == 2:
+        return ops.matmul(ops.where(ops.expand_dims(inside, 1), x, 0), w)
+    inside = ops.expand_dims(inside, -1 if axis == -2 else 1)
+    return ops.sum(ops.where(inside, ops.matmul(x, w), 0), axis=0)

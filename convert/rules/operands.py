@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras import ops
+from keras.backend import standardize_dtype
 
 from ..builder import Dynamic, Unknown
 from ..ir import ByMode
@@ -37,10 +38,55 @@ def is_float(k: Any, x: Any) -> bool:
     return str(k.dtype(x)).startswith(("float", "bfloat"))
 
 
+# ------------------------------------------------------------------------------------------------------ arithmetic
+# keras.ops compute complex128 in complex64; Python's operators keep it. Complex tensors occur at call time only.
+def is_complex(*xs: Any) -> bool:
+    """Whether a tensor among them is complex."""
+    return any(is_tensor(x) and str(standardize_dtype(x.dtype)).startswith("complex") for x in xs)
+
+
+def times(x: Any, y: Any) -> Any:
+    """x * y, broadcast; without the op where y is the number one."""
+    if not is_tensor(y) and y == 1:
+        return x
+    if is_complex(x, y) or not (is_tensor(x) or is_tensor(y)):  # numbers: in Python's float64
+        return x * y
+    return ops.multiply(x, y)
+
+
+def minus(x: Any, y: Any) -> Tensor:
+    """x - y, broadcast."""
+    return x - y if is_complex(x, y) else ops.subtract(x, y)
+
+
+def over(x: Any, y: Any) -> Tensor:
+    """x / y, broadcast."""
+    return x / y if is_complex(x, y) else ops.divide(x, y)
+
+
+def joined(re: Tensor, im: Tensor) -> Tensor:
+    """re + i im; keras.ops.view_as_complex falls back to complex64."""
+    dtype = "complex64" if standardize_dtype(re.dtype) == "float32" else "complex128"
+    return ops.cast(re, dtype) + ops.cast(im, dtype) * 1j
+
+
+def by_parts(function: Callable[..., Tensor], *xs: Tensor) -> Tensor:
+    """A function that moves or chooses elements, of the real and of the imaginary parts."""
+    if not is_complex(*xs):
+        return function(*xs)
+    return joined(function(*(ops.real(x) for x in xs)), function(*(_imag(x) for x in xs)))
+
+
+def _imag(x: Any) -> Tensor:
+    return ops.imag(x) if is_complex(x) else ops.zeros_like(x)
+
+
 def plus(x: Tensor, y: Any) -> Tensor:
     """x + y, broadcast. Keras' TensorFlow `add` takes a second operand with one long axis for a bias of the last axis
     or of axis 1, wherever that axis stands, and overlooks axes of size zero: (n, 1) + (1, n) gives (1, n), and
     (b, n) + (b, 1) goes wrong where b = n. Where either order is in doubt it is x - (-y), which has the same bits."""
+    if is_complex(x, y):
+        return x + y
     if not is_tensor(x) or not is_tensor(y) or _not_misread(tuple(x.shape), tuple(y.shape)):
         return ops.add(x, y)
     return ops.add(y, x) if _not_misread(tuple(y.shape), tuple(x.shape)) else ops.subtract(x, ops.negative(y))

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from ..builder import is_known
-from .operands import is_float, product, root, torch_order
+from .operands import by_parts, is_float, product, root, torch_order
 from .registry import MAPPED, rule
 
 Tensor = Any
@@ -29,7 +29,8 @@ def sum_(k: Any, x: Tensor, dim: Any = None, keepdim: bool = False, dtype: Any =
 
 @rule("aten.mean.default", "aten.mean.dim", layout=MAPPED)
 def mean(k: Any, x: Tensor, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
-    return ops.mean(k.cast(x, k.out.dtype), axis=axes_of(k, x, dim, keepdim), keepdims=keepdim)
+    axes = axes_of(k, x, dim, keepdim)
+    return by_parts(lambda y: ops.mean(y, axis=axes, keepdims=keepdim), k.cast(x, k.out.dtype))
 
 
 @rule("aten.nansum.default", layout=MAPPED)
@@ -198,10 +199,15 @@ def median(k: Any, x: Tensor) -> Tensor:
 
 @rule("aten.median.dim", layout=MAPPED)
 def median_dim(k: Any, x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    """The lower middle value and its place; the first NaN where there is one."""
     if not k.rank(x):
         return ops.multiply(x, 1), ops.cast(ops.zeros_like(x), "int64")
     (axis,) = axes_of(k, x, dim, keepdim)
     index = ops.expand_dims(ops.take(ops.argsort(x, axis=axis), (k.shape(x)[axis] - 1) // 2, axis=axis), axis)
+    if is_float(k, x):
+        nan = ops.isnan(x)
+        first = ops.argmax(ops.cast(nan, "int32"), axis=axis, keepdims=True)
+        index = ops.where(ops.any(nan, axis=axis, keepdims=True), ops.cast(first, index.dtype), index)
     value = ops.take_along_axis(x, index, axis=axis)
     return (value, index) if keepdim else (ops.squeeze(value, axis), ops.squeeze(index, axis))
 

@@ -25,6 +25,7 @@ operands belongs to this op alone (then parameters arrive as `ParamRef`).
 from __future__ import annotations
 
 import enum
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,9 +87,15 @@ def rule(
 
 
 def layer_form(*keys: str, params: tuple[str, ...]) -> Callable[[Lower], Lower]:
-    """Register the real-layer form of ops. `params`: argument names that arrive as `ParamRef` (or None)."""
+    """Register the real-layer form of ops. `params`: argument names that arrive as `ParamRef` (or None).
+
+    A name that is no argument of the function raises ValueError: the form would never see the parameter.
+    """
 
     def register(function: Lower) -> Lower:
+        strange = [name for name in params if name not in inspect.signature(function).parameters]
+        if strange:
+            raise ValueError(f"the layer form of {', '.join(keys)} has no argument {', '.join(strange)}")
         for key in keys:
             if key in LAYER_FORMS:
                 raise ValueError(f"{key} has a layer form already")

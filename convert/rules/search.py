@@ -76,3 +76,18 @@ def bincount(k: Any, x: Any, weights: Any = None, minlength: int = 0) -> Any:
     if weights is None:
         return count(k, x, bins, "int64")
     return ops.segment_sum(weights, x, num_segments=bins)
+
+
+@rule("aten.histc.default")
+def histc(k: Any, x: Any, bins: int = 100, least: Any = 0, greatest: Any = 0) -> Any:
+    """How many values lie in each of `bins` equal parts of [least, greatest], the last one closed; values outside count nowhere.
+    Equal bounds stand for the values' own extremes, or for one on either side of these where they are equal too."""
+    x = ops.stop_gradient(k.reshape(x, (-1,)))
+    low, high = least, greatest
+    if not least < greatest:
+        low, high = ops.min(x), ops.max(x)
+        low, high = ops.where(low == high, low - 1, low), ops.where(low == high, high + 1, high)
+    part = ops.cast(ops.floor((x - low) * bins / (high - low)), "int32")
+    part = ops.where(ops.logical_and(x >= low, x <= high), ops.minimum(part, bins - 1), -1)
+    hits = ops.equal(ops.expand_dims(part, 0), ops.expand_dims(ops.cast(iota(k, bins), "int32"), 1))
+    return ops.sum(k.cast(hits, k.out.dtype), axis=1)

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from ..builder import Dynamic
-from .operands import plus
+from .operands import is_complex, plus
 from .registry import ELEMENTWISE, rule
 
 Tensor = Any
@@ -178,7 +178,9 @@ def lcm(k: Any, x: Tensor, y: Tensor) -> Tensor:
     return ops.lcm(x, y)
 
 
-@rule("aten.angle.default", layout=ELEMENTWISE, promote=True)
+@rule("aten.angle.default", layout=ELEMENTWISE)
 def angle(k: Any, x: Tensor) -> Tensor:
     """Of a real number: pi where it is negative, NaN for NaN."""
+    if is_complex(x):
+        return ops.arctan2(ops.imag(x), ops.real(x))
     return ops.where(ops.isnan(x), math.nan, ops.where(ops.less(x, 0), ops.full_like(x, math.pi), ops.zeros_like(x)))

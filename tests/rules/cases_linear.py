@@ -99,7 +99,7 @@ CASES = [
         lambda c, a, b: torch.addbmm(c, a, b, beta=2, alpha=3),
         _x((2, 5), (3, 2, 4), (3, 4, 5)),
     ),
-    Case("addr", (), lambda c, a, b: torch.addr(c, a, b, beta=2), _x((2, 3), (2,), (3,))),
+    Case("addr", ("aten.addr.default",), lambda c, a, b: torch.addr(c, a, b, beta=2), _x((2, 3), (2,), (3,))),
     Case(
         "addmm_column", ("aten.addmm.default",), torch.addmm, _x((3, 1), (3, 4), (4, 3)), dynamic=free((0,), (0,), ())
     ),
@@ -123,10 +123,10 @@ CASES = [
         "matmul_broadcast", ("aten.matmul.default",), torch.matmul, _x((2, 1, 4, 5), (3, 5, 2)), dynamic=free((0,), ())
     ),
     Case("matmul_int", ("aten.matmul.default",), torch.matmul, lambda: [ints(2**40, 2, 3), ints(9, 3, 4)]),
-    Case("inner", (), torch.inner, _x((2, 3, 4), (5, 4))),
-    Case("outer", (), torch.outer, _x((3,), (4,))),
-    Case("tensordot", (), lambda a, b: torch.tensordot(a, b, dims=([1, 0], [0, 2])), _x((2, 3, 4), (3, 5, 2))),
-    Case("kron", (), torch.kron, _x((2, 3), (4,))),
+    Case("inner", ("aten.inner.default",), torch.inner, _x((2, 3, 4), (5, 4))),
+    Case("outer", ("aten.outer.default",), torch.outer, _x((3,), (4,))),
+    Case("tensordot", ("aten.tensordot.default",), lambda a, b: torch.tensordot(a, b, dims=([1, 0], [0, 2])), _x((2, 3, 4), (3, 5, 2))),
+    Case("kron", ("aten.kron.default",), torch.kron, _x((2, 3), (4,))),
     Case(
         "bilinear",
         ("aten.bilinear.default",),
@@ -159,4 +159,25 @@ CASES = [
     einsum("three", "bi,oij,bj->bo", (2, 3), (5, 3, 4), (2, 4)),
     einsum("size_one", "bij,bjk->bik", (1, 2, 3), (4, 3, 2)),
     einsum("sizes_one", "bij,jk,b->ik", (4, 2, 1), (3, 5), (1,)),
+    *(
+        Case(
+            f"grouped_mm_{name}",
+            ("aten._grouped_mm.default",),
+            lambda x, w, ends: torch._grouped_mm(x, w, offs=ends.int()),
+            lambda shapes=shapes, ends=ends: [*(rand(*s, seed=i).float() for i, s in enumerate(shapes)), torch.tensor(ends)],
+            rtol=1e-5,
+        )
+        for name, shapes, ends in (
+            ("rows", ((7, 8), (3, 8, 4)), [2, 2, 7]),
+            ("columns", ((2, 5, 8), (8, 12)), [4, 12]),
+            ("summed", ((5, 8), (8, 4)), [3, 3, 8]),
+        )
+    ),
+    Case(
+        "grouped_mm_stacks",
+        ("aten._grouped_mm.default",),
+        lambda x, w: torch._grouped_mm(x.float(), w.float()),
+        _x((2, 3, 4), (2, 4, 8)),
+        rtol=1e-5,
+    ),
 ]

@@ -107,7 +107,7 @@ CASES = [
         for o in (-1, 0, 2)
     ),
     Case("diag_embed_dims", ("aten.diag_embed.default",), lambda x: torch.diag_embed(x, 1, 2, 0), _x(2, 3)),
-    Case("diagflat", (), lambda x: torch.diagflat(x, 1), _x(2, 2)),
+    Case("diagflat", ("aten.diagflat.default",), lambda x: torch.diagflat(x, 1), _x(2, 2)),
     Case(
         "diagonal_scatter",
         ("aten.diagonal_scatter.default",),

@@ -11,7 +11,7 @@ from . import cases_conv, cases_pool, cases_resize
 from .harness import Case, build, params, torch_side
 
 TABLES = (cases_conv.CASES, cases_pool.CASES, cases_resize.CASES)
-FREE = [c for cases in TABLES for c in cases if isinstance(c.dynamic, (dict, tuple)) and c.name != "bicubic_free"]
+FREE = [c for cases in TABLES for c in cases if isinstance(c.dynamic, (dict, tuple))]
 
 
 @pytest.mark.parametrize("case", params(FREE))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .harness import Case, rand
 
@@ -30,9 +31,14 @@ def signed(*shape: int, seed: int = 0, high: int = 9) -> torch.Tensor:
 
 
 def op(key: str) -> Any:
-    """The ATen overload of "add.Tensor"."""
-    packet, overload = key.split(".")
-    return getattr(getattr(torch.ops.aten, packet), overload)
+    """The overload of "add.Tensor" (ATen's) or "prims.fft_r2c.default"."""
+    namespace, packet, overload = full(key).split(".")
+    return getattr(getattr(getattr(torch.ops, namespace), packet), overload)
+
+
+def full(key: str) -> str:
+    """The key with its namespace."""
+    return key if key.count(".") == 2 else f"aten.{key}"
 
 
 def call(
@@ -48,18 +54,16 @@ def call(
 ) -> Case:
     """A row that calls one overload. The tensors among `args` (and in lists) are the inputs, the rest is fixed.
     `wrt`: how many of them torch can differentiate, where not all."""
-    tensors = [a for a in args if isinstance(a, torch.Tensor)] + [
-        v for v in kwargs.values() if isinstance(v, torch.Tensor)
-    ]
+    flat, spec = tree_flatten((args, kwargs))
+    tensors = [a for a in flat if isinstance(a, torch.Tensor)]
 
     def function(*xs: torch.Tensor) -> Any:
         rest = iter(x if wrt is None or i < wrt else x.detach() for i, x in enumerate(xs))
-        positional = [next(rest) if isinstance(a, torch.Tensor) else a for a in args]
-        named = {n: next(rest) if isinstance(v, torch.Tensor) else v for n, v in kwargs.items()}
+        positional, named = tree_unflatten([next(rest) if isinstance(a, torch.Tensor) else a for a in flat], spec)
         return op(key)(*positional, **named)
 
     name = key.replace(".default", "").replace(".", "_") + (f"_{tag}" if tag else "")
-    return Case(name, (f"aten.{key}",), function, lambda: tensors, dynamic=dynamic, grad=grad, rtol=rtol, xfail=xfail)
+    return Case(name, (full(key),), function, lambda: tensors, dynamic=dynamic, grad=grad, rtol=rtol, xfail=xfail)
 
 
 def undifferentiated(key: str, *args: Any, **kwargs: Any) -> Case:

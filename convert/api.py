@@ -49,15 +49,32 @@ def to_keras(
     _check_options(module, example_args, layout, mode, dtype, batchnorm)
     load_rules()
     report: dict[str, Any] = {"seconds": {}}
-    say = _Stages(progress, report["seconds"])
+    say = Stages(progress, report["seconds"])
     say("capture")
     captured, mode = _capture(module, tuple(example_args), dict(example_kwargs or {}), dynamic_shapes, mode)
+    report["persistent"] = sorted(_persistent(module))
+    conversion = from_captured(captured, layout, mode, dtype, batchnorm, report, say)
+    conversion.example = (tuple(example_args), dict(example_kwargs or {}))
+    return conversion
+
+
+def from_captured(
+    captured: Captured,
+    layout: str = "keras",
+    mode: str = "both",
+    dtype: str | None = None,
+    batchnorm: str = "torch",
+    report: dict[str, Any] | None = None,
+    say: Stages | None = None,
+) -> Conversion:
+    """What `to_keras` does behind the capture: passes, support check, emission. `report` may hold "persistent" names."""
+    report = {"seconds": {}} if report is None else report
+    say = say or Stages(None, report["seconds"])
     say("passes")
     tensors: dict[str, Any] = dict(captured.tensors)
     graph = run_passes(captured.graph, tensors)
     require_support(graph)
     source_dtype = next((p.value.type.dtype for p in graph.parameters.values() if p.kind == "parameter" and p.value.type.is_floating), None)
-    report["persistent"] = sorted(_persistent(module))
 
     def make(wanted: str | None) -> Conversion:
         if wanted is None:
@@ -68,12 +85,11 @@ def to_keras(
 
     say("emit")
     conversion = make(dtype if dtype != source_dtype else None)
-    conversion.example = (tuple(example_args), dict(example_kwargs or {}))
     say.done()
     return conversion
 
 
-class _Stages:
+class Stages:
     """Times the stages and tells the caller of each."""
 
     def __init__(self, progress: Progress | None, seconds: dict[str, float]) -> None:

@@ -235,7 +235,7 @@ def from_program(
     graph = convert(program)
     if graph is None:
         with quiet():
-            program = program.run_decompositions({})
+            program = detached_regions(program).run_decompositions({})
         graph = convert(program)
         if graph is None:
             raise CaptureError("the program writes into a tensor in a way that could not be made functional")
@@ -284,7 +284,7 @@ def decompose(
             break
         try:
             with quiet():
-                smaller = program.run_decompositions(table)
+                smaller = detached_regions(program).run_decompositions(table)
             lowered = convert(smaller)
         except Exception:  # a decomposition that does not trace leaves the op as it is: it is then listed as unsupported
             break
@@ -295,6 +295,35 @@ def decompose(
             break
         program, graph = smaller, lowered
     return program, graph
+
+
+def detached_regions(program: ExportedProgram) -> ExportedProgram:
+    """The program with `detach` written out where torch.no_grad() cuts the gradient: decompositions inline such regions and forget it."""
+
+    def detach(graph: torch.fx.Graph, x: torch.fx.Node, users: Callable[[torch.fx.Node], bool]) -> None:
+        value = x.meta.get("val")
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point() or x.target is torch.ops.aten.detach.default:
+            return
+        if all(u.target is torch.ops.aten.detach.default for u in x.users):
+            return
+        with graph.inserting_after(x):
+            cut = graph.call_function(torch.ops.aten.detach.default, (x,))
+        cut.meta = dict(x.meta)
+        x.replace_all_uses_with(cut, delete_user_cb=lambda u: u is not cut and users(u))
+
+    for module in [m for m in program.graph_module.modules() if isinstance(m, torch.fx.GraphModule)]:
+        regions = [n for n in module.graph.nodes if isinstance(n.target, torch._ops.HigherOrderOperator) and n.target.name() == "wrap_with_set_grad_enabled"]
+        for region in [n for n in regions if n.args[0] is False]:
+            for result in list(region.users):
+                detach(module.graph, result, lambda _: True)
+            inner = getattr(module, region.args[1].target)
+            for write in [n for n in inner.graph.nodes if isinstance(n.target, torch._ops.OpOverload) and n.target._schema.is_mutable]:
+                for operand in write.all_input_nodes:  # what is written must not carry a gradient out by way of the tensor
+                    if operand is not write.args[0] and operand is not write.kwargs.get("out"):
+                        detach(inner.graph, operand, lambda u, write=write: u is write)
+            inner.recompile()
+        module.recompile()
+    return program
 
 
 def every_node(graph: Graph) -> Iterator[Any]:

@@ -24,7 +24,7 @@ from .layers import Buffer, GraphLayer, Holder, SelectMode, Together, Weight
 from .layout import Placed, Perm
 from .random_sites import RandomSite, draws_of
 from .rules.registry import LAYER_FORMS
-from .scopes import Plan, Run, plan
+from .scopes import Plan, Run, one_layer_owns, plan
 from .weights import ParamRef, Transform, numpy_of
 
 SELECT = "isomorph.select_mode"
@@ -125,7 +125,7 @@ class Emitter:
         perm = layout.channels_last(value.type.rank) if self.keras_layout and layout.feeds_spatial(self.graph, value) else layout.identity(value.type.rank)
         shape = tuple(value.type.shape[a] for a in perm)
         name = value.name if value.name not in ("training", "mask") else f"{value.name}_"
-        return Placed(keras.Input(batch_shape=static_shape(shape), dtype=value.type.dtype, name=name), value.type, perm)
+        return Placed(keras.Input(batch_shape=static_shape(shape), dtype=value.type.dtype, name=value.name), value.type, perm)
 
     def _output(self, root: Scope, value: Value) -> Placed:
         x = root.fetch(value)
@@ -314,10 +314,8 @@ class Scope:
         named = list(inspect.signature(form.build).parameters)[1:]
         owned = self.emitter.by_value
         held = [v for name, a in zip(named, node.args, strict=False) if name in form.params for v in leaves(a) if isinstance(v, Value)]
-        if any(v not in owned or not self._private(v, node) for v in held):
+        if any(v in self.env for v in held) or not one_layer_owns(self.emitter.plan, self.emitter.graph, node, held):
             return None
-        if len({owned[v].trainable for v in held if owned[v].kind == "parameter"}) > 1:
-            return None  # one layer cannot train half of its weights
 
         def fetch(value: Value) -> Placed:
             if value not in held:
@@ -325,20 +323,6 @@ class Scope:
             return Placed(ParamRef(owned[value].name, value.type), value.type, layout.identity(value.type.rank))
 
         return lower(node, self._make, fetch, self._move, form)
-
-    def _private(self, value: Value, node: Node) -> bool:
-        """Whether only this layer reads the parameter: every reader is in this scope and does the same with it."""
-        if value in self.env or any(m.buffer == self.emitter.by_value[value].name for m in self.emitter.graph.mutations):
-            return False
-
-        def same(a: Any, b: Any) -> bool:
-            if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-                return len(a) == len(b) and all(same(p, q) for p, q in zip(a, b, strict=True))
-            if isinstance(a, Value) and isinstance(b, Value) and a not in self.emitter.by_value and b not in self.emitter.by_value:
-                return a.type.rank == b.type.rank
-            return a is b or (not isinstance(a, Value) and not isinstance(b, Value) and a == b)
-
-        return all(run is self.piece and n.op == node.op and same(list(n.args), list(node.args)) for run, n in self.emitter.plan.uses[value])
 
     def _interpreted(self, node: Node) -> list[Placed]:
         operands = list(dict.fromkeys([*node.inputs, *self.emitter.plan.carriers.get(node, [])]))

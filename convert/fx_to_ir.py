@@ -333,13 +333,17 @@ class Body:
             module, operands = self._submodule(node.args[at]), node.args[at + 1 :]
             inner = list(module.graph.nodes)
             holes = [n for n in inner if n.op == "placeholder"]
-            saved = dict(self.env)
+            saved, written = dict(self.env), dict(self.current)
             for hole, operand in zip(holes, operands, strict=True):
                 self.env[hole.name] = self.argument(operand)
             results = self.run(module.graph)
             self.env = {**saved}
             if name == "wrap_with_set_grad_enabled" and node.args[0] is False:
                 results = [self._detached(r, node) for r in results]
+                for value in [v for v in self.current if v not in written]:  # what was written carries no gradient out either
+                    new = self.current[value] = self._detached(self.now(value), node)
+                    if value in self.owned:
+                        self.owned[new] = self.owned[value]
             self.env[node.name] = results
             return
         if name == "cond":

@@ -9,7 +9,7 @@ by their lowest common ancestor and comes in as an input: Keras cannot reload a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from .ir import Arg, ByMode, Graph, Node, Sym, TensorType, Value, free_dims
@@ -79,6 +79,27 @@ def plan(graph: Graph, limit: int = LIMIT) -> Plan:
         run.outputs = used_outside.get(run, [])
     _inputs(root, carriers, owner, graph)
     return Plan(root, carriers, names, owner, uses)
+
+
+def one_layer_owns(cut: Plan, graph: Graph, node: Node, values: Sequence[Value]) -> bool:
+    """Whether one Keras layer can own these tensors of `node`: every reader stands in one run and does the same with them,
+    nothing else writes them, and all parameters among them train or none does."""
+    owned = graph.parameter_of()
+    written = {m.buffer for m in graph.mutations}
+    if any(v not in owned or owned[v].name in written for v in values):
+        return False
+    if len({owned[v].trainable for v in values if owned[v].kind == "parameter"}) > 1:
+        return False
+
+    def same(a: Arg, b: Arg) -> bool:
+        if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+            return len(a) == len(b) and all(same(p, q) for p, q in zip(a, b, strict=True))
+        if isinstance(a, Value) and isinstance(b, Value) and a not in owned and b not in owned:
+            return a.type.rank == b.type.rank
+        return a is b or (not isinstance(a, Value) and not isinstance(b, Value) and a == b)
+
+    sites = [site for v in values for site in cut.uses[v]]
+    return len({run for run, _ in sites}) <= 1 and all(n.op == node.op and same(list(n.args), list(node.args)) for _, n in sites)
 
 
 # --------------------------------------------------------------------------------------------------------------- carriers

@@ -12,6 +12,7 @@ from .absorb_batch_counters import AbsorbBatchCounters
 from .batch_spatial import BatchSpatial
 from .drop_dead import DropDead
 from .drop_noops import DropNoops
+from .expose_statistics import ExposeStatistics
 from .fold_constants import FoldConstants
 from .scalar_fills import ScalarFills
 
@@ -28,7 +29,8 @@ PIPELINE: tuple[Pass, ...] = (
     ScalarFills(),  # before folding, which would bake the rounded constant in
     FoldConstants(),  # before DropDead: what it folded leaves dead makers behind
     BatchSpatial(),  # any time before layout, which expects spatial ops with a batch axis
-    DropDead(),  # last: the others leave unused nodes
+    DropDead(),  # after the passes that leave unused nodes
+    ExposeStatistics(),  # last: it has to see where the finished graph will be cut
 )
 
 

@@ -129,12 +129,7 @@ def adjacent(axes: Sequence[int]) -> bool:
     return all(b == a + 1 for a, b in itertools.pairwise(axes))
 
 
-@rule(
-    "aten.index.Tensor",
-    "aten._unsafe_index.Tensor",
-    "aten.index.Tensor_hacked_twin",
-    "aten._unsafe_index.Tensor_hacked_twin",
-)
+@rule("aten.index.Tensor", "aten._unsafe_index.Tensor")
 def index(k: Any, x: Any, indices: Sequence[Any]) -> Any:
     pairs = index_pairs(k, x, indices)
     if not pairs:

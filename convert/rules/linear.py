@@ -31,7 +31,7 @@ def exact(k: Any, product: Any, *xs: Any) -> Any:
 # --------------------------------------------------------------------------------------------------------------- linear
 @rule("aten.linear.default")
 def linear(k: Any, x: Any, weight: Any, bias: Any = None) -> Any:
-    y = ops.matmul(x, ops.transpose(weight))
+    y = exact(k, lambda a, b: ops.matmul(a, ops.transpose(b)), x, weight)
     return y if bias is None else plus(y, bias)
 
 
@@ -65,10 +65,15 @@ def dense_addmm(k: Any, bias: Any, x: Any, weight: Any, beta: Any = 1, alpha: An
     "aten.bmm.default",
     "aten.mv.default",
     "aten.dot.default",
-    "aten.vdot.default",
 )
 def matmul(k: Any, x: Any, y: Any) -> Any:
     return exact(k, ops.matmul, x, y)
+
+
+@rule("aten.vdot.default")
+def vdot(k: Any, x: Any, y: Any) -> Any:
+    """The first vector is conjugated."""
+    return exact(k, ops.matmul, joined(ops.real(x), ops.negative(ops.imag(x))) if is_complex(x) else x, y)
 
 
 @rule("aten.inner.default")

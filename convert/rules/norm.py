@@ -97,7 +97,7 @@ def with_statistics(
     return scaled(x, mean, var, weight, bias, eps), mean[:0], var[:0]
 
 
-@rule("aten.native_batch_norm.default", "aten._native_batch_norm_legit.default", layout=SPATIAL, modal=("training",))
+@rule("aten.native_batch_norm.default", layout=SPATIAL, modal=("training",))
 def native_batch_norm(
     k: Any, x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: Any, momentum: float, eps: float
 ) -> tuple[Any, Any, Any]:

@@ -128,12 +128,7 @@ def index_fill(k: Any, x: Any, dim: int, index: Any, value: Any) -> Any:
 
 
 # -------------------------------------------------------------------------------------------------------- index tensors
-@rule(
-    "aten.index_put.default",
-    "aten._unsafe_index_put.default",
-    "aten.index_put.hacked_twin",
-    "aten._unsafe_index_put.hacked_twin",
-)
+@rule("aten.index_put.default", "aten._unsafe_index_put.default")
 def index_put(k: Any, x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False) -> Any:
     mask = _lone_mask(k, indices, values)
     if mask is not None:

@@ -226,9 +226,9 @@ def pieces(k: Any, x: Any, dim: int) -> tuple[Any, ...]:
 
 
 @rule(
-    *(f"aten.{n}.Tensor" for n in ("split", "split_copy", "unsafe_split")), "aten.split.sizes", "aten.split.default",
+    *(f"aten.{n}.Tensor" for n in ("split", "split_copy", "unsafe_split")), "aten.split.sizes",
     *(f"aten.{n}.default" for n in ("split_with_sizes", "split_with_sizes_copy", "unsafe_split_with_sizes")),
-    *(f"aten.tensor_split.{o}" for o in ("sections", "indices", "tensor_indices_or_sections")),
+    *(f"aten.tensor_split.{o}" for o in ("sections", "indices")),
     "aten.chunk.default", "aten.unsafe_chunk.default", layout=MAPPED,
 )  # fmt: skip
 def split(k: Any, x: Any, how: Any, dim: int = 0) -> Any:

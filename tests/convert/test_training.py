@@ -202,7 +202,7 @@ def test_dropout_follows_training() -> None:
     assert 0.55 < (first == 0).mean() < 0.65
     fitted = converted.model
     fitted.compile("sgd", "mse")
-    np.testing.assert_allclose(fitted.predict(x.numpy(), verbose=0), on_torch(module, x, training=False)[0], rtol=1e-10)
+    np.testing.assert_allclose(fitted.predict(x.numpy(), verbose=0), on_torch(module, x, training=False)[0], rtol=1e-4, atol=1e-6)  # Keras feeds float32
 
 
 def test_replay_makes_dropout_torchs_own() -> None:

@@ -40,6 +40,9 @@ def test_converts_and_passes(fixture: Any) -> None:
     converted = to_keras(module, args, kwargs, fixture.dynamic)
     verdict = check(module, converted, (args, kwargs), level="quick")
     assert verdict.status == "PASS", verdict.summary()
-    missing = {n for n, _ in module.named_parameters()} - {e.torch_name for e in converted.weights}
-    read = {e.torch_name for e in converted.weights}
-    assert not (missing & read)
+    assert converted.pull().keys() == module.state_dict().keys()
+    free = sum(isinstance(d, str) for p in converted.inputs for d in p.dims)
+    if fixture.dynamic is None:
+        assert all(isinstance(p.dims[0], str) for p in converted.inputs if p.dims), "a batch was fixed to the example's"
+    else:
+        assert free == sum(d is not None for axes in fixture.dynamic.values() for d in axes)

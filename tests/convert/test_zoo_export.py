@@ -72,27 +72,18 @@ def test_no_weight_is_trivial(fixture: Fixture) -> None:
             assert bool((buffer != 0).all()), name
 
 
-@pytest.mark.parametrize("mode", ["train", "eval"])
-@pytest.mark.parametrize("fixture", cases())
-def test_exports_with_its_dynamic_dims(fixture: Fixture, mode: str) -> None:
+REFUSED = [pytest.param(f, mode, id=f"{f.name}-{mode}") for f in {**ZOO, **HF}.values() for mode in f.refuses]
+
+
+@pytest.mark.parametrize(("fixture", "mode"), REFUSED)
+def test_torch_still_refuses(fixture: Fixture, mode: str) -> None:
+    """What torch.export itself cannot trace. That all others export is seen where they are converted."""
     module = build(fixture, mode)
-    shapes = fixture.export_shapes(module)
-    if mode in fixture.refuses:
-        with pytest.raises(Exception) as refusal:
-            torch.export.export(module, fixture.args(), fixture.kwargs(), dynamic_shapes=shapes, strict=False)
-        assert fixture.refuses[mode] in str(refusal.value)
-        return
-    program = torch.export.export(module, fixture.args(), fixture.kwargs(), dynamic_shapes=shapes, strict=False)
-    dynamic = sum(len(axes) for axes in pytree.tree_leaves(shapes, is_leaf=_is_axes) if axes)
-    placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
-    user_inputs = set(program.graph_signature.user_inputs)
-    symbolic = sum(isinstance(size, torch.SymInt) for node in placeholders if node.name in user_inputs
-                   for size in getattr(node.meta["val"], "shape", ()))
-    assert symbolic == dynamic
-
-
-def _is_axes(tree: object) -> bool:
-    return isinstance(tree, dict) and all(isinstance(key, int) for key in tree)
+    with pytest.raises(Exception) as refusal:
+        torch.export.export(
+            module, fixture.args(), fixture.kwargs(), dynamic_shapes=fixture.export_shapes(module), strict=False
+        )
+    assert fixture.refuses[mode] in str(refusal.value)
 
 
 @pytest.mark.parametrize("fixture", cases())

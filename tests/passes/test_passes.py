@@ -19,6 +19,7 @@ from isomorph.convert.passes.absorb_batch_counters import AbsorbBatchCounters
 from isomorph.convert.passes.batch_spatial import BatchSpatial
 from isomorph.convert.passes.drop_dead import DropDead
 from isomorph.convert.passes.drop_noops import ALWAYS, DropNoops
+from isomorph.convert.passes.expose_statistics import ExposeStatistics
 from isomorph.convert.passes.fold_constants import FoldConstants
 from isomorph.convert.passes.pipeline import PIPELINE, run_passes
 from isomorph.convert.passes.scalar_fills import ScalarFills, written
@@ -201,6 +202,44 @@ def test_drop_dead() -> None:
     assert {"unused.weight", "unused.bias", "count"} == after.parameters.keys()  # the module's state stays
     assert [m.buffer for m in after.mutations] == ["count"]
     np.testing.assert_array_equal(computed(after, tensors, randn(3, 3))[0], torch.relu(randn(3, 3)).numpy())
+
+
+# ------------------------------------------------------------------------------------------------------------ statistics
+class Pyramid(nn.Module):
+    """A block with BatchNorm on two image sizes, and one BatchNorm that a layer can own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.norm(x).mean((2, 3)) + torch.relu(self.norm(x[:, :, ::2])).mean((2, 3))
+
+
+def test_expose_statistics() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Sequential(nn.BatchNorm1d(3), nn.Tanh())
+            self.b = nn.Sequential(self.a[0], nn.ReLU())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.a(x))
+
+    after = assert_pass("expose_statistics", ExposeStatistics(), randomise(Shared(), 1), randn(4, 3), both=True, first=(AbsorbBatchCounters(),))
+    assert {m.buffer: m.when for m in after.mutations} == dict.fromkeys(("a.0.num_batches_tracked", "a.0.running_mean", "a.0.running_var"), "train")
+    assert str(ExposeStatistics().run(after, {})) == str(after)
+
+
+def test_statistics_that_a_layer_can_own_stay_with_it() -> None:
+    graph, tensors = taken(randomise(Pyramid(), 1), randn(4, 2, 4, 4), both=True)
+    after = run_passes(graph, tensors)
+    assert after.mutations == []  # one layer called twice, on two shapes, in one scope
+    frozen = Pyramid()
+    frozen.norm.bias.requires_grad_(False)
+    graph, tensors = taken(randomise(frozen, 1), randn(4, 2, 4, 4), both=True)
+    assert {m.buffer.rpartition(".")[0] for m in run_passes(graph, tensors).mutations} == {"norm"}
 
 
 # --------------------------------------------------------------------------------------------------------------- pipeline

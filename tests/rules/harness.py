@@ -56,10 +56,18 @@ def ints(high: int, *shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def params(cases: Sequence[Case]) -> list[Any]:
-    """pytest parameters; a row with `xfail` is strict."""
+    """pytest parameters; a row with `xfail` is strict. A row that covers no op that an earlier one does not is slow."""
     names = [c.name for c in cases]
     assert len(set(names)) == len(names), f"two rows share a name: {sorted(n for n in names if names.count(n) > 1)}"
-    return [pytest.param(c, id=c.name, marks=[pytest.mark.xfail(reason=c.xfail, strict=True)] if c.xfail else []) for c in cases]
+    seen: set[str] = set()
+    found = []
+    for c in cases:
+        marks = [pytest.mark.xfail(reason=c.xfail, strict=True)] if c.xfail else []
+        if seen.issuperset(c.ops):
+            marks.append(pytest.mark.slow)
+        seen.update(c.ops)
+        found.append(pytest.param(c, id=c.name, marks=marks))
+    return found
 
 
 def build(case: Case) -> tuple[torch.nn.Module, list[Any]]:
@@ -107,20 +115,44 @@ def agree(what: str, got: Any, want: np.ndarray, rtol: float) -> None:
     assert np.all(error <= rtol * scale + 1e-300), f"{what}: off by {np.max(error / np.maximum(scale, 1e-300)):.2e} of scale"
 
 
-def run_concrete(case: Case) -> None:
-    """Capture, interpret with the rules on TensorFlow, compare."""
-    import tensorflow as tf
+@dataclass
+class Prepared:
+    """A row made ready: the module, what torch computes, and the captured graph, shared by both regimes."""
 
+    case: Case
+    module: torch.nn.Module
+    inputs: list[Any]
+    torch_side: Any
+    captured: Any
+
+    @property
+    def shapes(self) -> Any:
+        return None if self.case.dynamic is True else self.case.dynamic or {}
+
+
+def prepare(case: Case) -> Prepared:
+    """Build the row and capture it once."""
     from isomorph.convert.capture import capture
-    from isomorph.convert.interpret import interpret
     from isomorph.convert.rules.registry import load_rules
     from isomorph.convert.support import is_supported
 
-    rules = load_rules()
+    load_rules()
     module, inputs = build(case)
-    outs, cot, input_grads, param_grads = torch_side(module, inputs)
-    shapes: Any = None if case.dynamic is True else case.dynamic or {}
-    captured = capture(module, tuple(inputs), {}, shapes, training=case.training, has_rule=is_supported)
+    row = Prepared(case, module, inputs, torch_side(module, inputs), None)
+    row.captured = capture(module, tuple(inputs), {}, row.shapes, training=case.training, has_rule=is_supported)
+    return row
+
+
+def run_concrete(case: Case, row: Prepared | None = None) -> None:
+    """Interpret with the rules on TensorFlow, compare."""
+    import tensorflow as tf
+
+    from isomorph.convert.interpret import interpret
+    from isomorph.convert.rules.registry import RULES as rules
+
+    row = row or prepare(case)
+    inputs, captured = row.inputs, row.captured
+    outs, cot, input_grads, param_grads = row.torch_side
     used = {n.op for n in captured.graph.nodes}
     from isomorph.convert.layout import PERMUTES, RESHAPES
 
@@ -150,19 +182,21 @@ def run_concrete(case: Case) -> None:
         agree(f"gradient of {n}", f, param_grads[n], case.rtol)
 
 
-def run_emitted(case: Case, folder: Any = None) -> Any:
-    """Convert to a Keras model, compare with torch through its ports and weight map; with `folder`, save, load, compare again."""
+def run_emitted(case: Case, folder: Any = None, row: Prepared | None = None) -> Any:
+    """Convert to a Keras model, compare with torch through its ports and weight map; with `folder`, save, load, compare."""
     import tensorflow as tf
 
-    from isomorph.convert.api import to_keras
+    from isomorph.convert.api import from_captured, to_keras
     from isomorph.convert.conversion import load
 
-    module, inputs = build(case)
-    outs, cot, input_grads, param_grads = torch_side(module, inputs)
-    shapes: Any = None if case.dynamic is True else case.dynamic or {}
-    before = module.training
-    converted = to_keras(module, tuple(inputs), None, shapes, mode="both" if case.training else "eval")
-    assert module.training is before
+    row = row or prepare(case)
+    module, inputs = row.module, row.inputs
+    outs, cot, input_grads, param_grads = row.torch_side
+    if case.training:
+        converted = to_keras(module, tuple(inputs), None, row.shapes)
+        assert module.training
+    else:
+        converted = from_captured(row.captured, mode="eval")
     arrays = [x.numpy() for x in inputs if isinstance(x, torch.Tensor)]
     xs = [tf.convert_to_tensor(p.to_keras(a)) for p, a in zip(converted.inputs, arrays, strict=True)]
     with tf.GradientTape() as tape:

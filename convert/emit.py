@@ -420,20 +420,20 @@ def functional_model(inputs: list[Any], outputs: list[Any], name: str) -> Any:
 
 
 def _operations(tensors: list[Any]) -> list[Any]:
-    """The operations the tensors come from, first those that run first."""
-    found: dict[int, Any] = {}
+    """The operations the tensors come from, first those that run first. A layer called twice has two nodes, each with its inputs."""
+    found: dict[tuple[int, int], Any] = {}
     stack = [(t, False) for t in reversed(tensors)]
     while stack:
         tensor, done = stack.pop()
         op, index, _ = tensor._keras_history
-        if id(op) in found:
+        if (id(op), index) in found:
             continue
         if done:
-            found[id(op)] = op
+            found[id(op), index] = op
             continue
         stack.append((tensor, True))
         stack += [(t, False) for t in reversed(op._inbound_nodes[index].input_tensors)]
-    return list(found.values())
+    return list({id(op): op for op in found.values()}.values())
 
 
 def emit(graph: Graph, tensors: Mapping[str, Any], keras_layout: bool = True, batchnorm: str = "torch") -> Emitted:

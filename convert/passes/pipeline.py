@@ -14,6 +14,7 @@ from .drop_dead import DropDead
 from .drop_noops import DropNoops
 from .expose_statistics import ExposeStatistics
 from .fold_constants import FoldConstants
+from .guard_relu import GuardRelu
 from .scalar_fills import ScalarFills
 
 
@@ -28,6 +29,7 @@ PIPELINE: tuple[Pass, ...] = (
     DropNoops(),  # before folding: fewer nodes to look at, and clones hide constants
     ScalarFills(),  # before folding, which would bake the rounded constant in
     FoldConstants(),  # before DropDead: what it folded leaves dead makers behind
+    GuardRelu(),  # any time after DropNoops, which brings relu and its readers together
     BatchSpatial(),  # any time before layout, which expects spatial ops with a batch axis
     DropDead(),  # after the passes that leave unused nodes
     ExposeStatistics(),  # last: it has to see where the finished graph will be cut

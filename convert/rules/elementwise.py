@@ -207,7 +207,7 @@ def _extremum(k: Any, x: Tensor, y: Tensor, choose: Callable[..., Any]) -> Tenso
     """Equal operands share the gradient."""
     if not is_float(k, x):
         return choose(ops.cast(x, "int32"), ops.cast(y, "int32")) if k.dtype(x) == "bool" else choose(x, y)
-    middle = ops.add(ops.multiply(x, 0.5), ops.multiply(y, 0.5))
+    middle = plus(ops.multiply(x, 0.5), ops.multiply(y, 0.5))
     return ops.where(ops.equal(x, y), middle, choose(x, y))
 
 

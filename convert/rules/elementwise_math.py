@@ -9,7 +9,7 @@ from typing import Any
 
 from keras import ops
 
-from .operands import alike, is_complex, is_float, is_tensor, joined, number, times
+from .operands import alike, is_complex, is_float, is_tensor, joined, number, plus, times
 from .registry import ELEMENTWISE, rule
 
 Tensor = Any
@@ -202,7 +202,7 @@ def atan2(k: Any, y: Tensor, x: Tensor) -> Tensor:
 
 @rule("aten.hypot.default", layout=ELEMENTWISE, promote=True)
 def hypot(k: Any, x: Tensor, y: Tensor) -> Tensor:
-    return ops.sqrt(ops.add(ops.square(x), ops.square(y)))
+    return ops.sqrt(plus(ops.square(x), ops.square(y)))
 
 
 def _log_sum(x: Tensor, y: Tensor, base: float) -> Tensor:

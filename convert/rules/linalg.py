@@ -12,7 +12,6 @@ from .operands import plus
 from .registry import rule
 from .shape import filled, plain, sizes_of
 
-
 DEGREE, SQUARINGS = 18, 16  # of matrix_exp: 1/19! is below float64's rounding; norms up to 2^16
 
 

@@ -330,7 +330,7 @@ def fractional_starts(k: Any, sample: Any, size: Any, out: int, pool: int, dtype
         return ops.zeros_like(sample, dtype="int64") + whole(size - pool)
     alpha = (size - pool) / (out - 1)
     i = k.constant(np.arange(out - 1), dtype)
-    starts = ops.cast((i + sample) * alpha, "int64") - ops.cast(sample * alpha, "int64")
+    starts = ops.cast(plus(sample, i) * alpha, "int64") - ops.cast(sample * alpha, "int64")
     return ops.concatenate([starts, ops.zeros_like(starts[..., :1]) + whole(size - pool)], -1)
 
 

@@ -14,7 +14,7 @@ from keras import ops
 
 from ..builder import Dynamic
 from ..ir import ByMode
-from .operands import is_tensor, rule_order, torch_order, torch_sizes
+from .operands import is_tensor, plus, rule_order, torch_order, torch_sizes
 from .registry import ELEMENTWISE, layer_form, rule
 
 Tensor = Any
@@ -96,7 +96,7 @@ def _alpha(x: Tensor, mask: Tensor, p: float) -> Tensor:
     """Dropped entries take selu's negative limit, and mean and variance are restored (Klambauer et al., 2017)."""
     alpha = 1.7580993408473766
     a = 1 / math.sqrt((alpha * alpha * p + 1) * (1 - p)) if p < 1 else 0.0
-    return ops.add(
+    return plus(
         ops.multiply(x, ops.multiply(mask, a)), ops.add(ops.multiply(ops.subtract(mask, 1.0), alpha * a), alpha * a * p)
     )
 
@@ -132,7 +132,7 @@ def bernoulli_p(k: Any, x: Tensor, p: Any) -> Tensor:
 
 def _bernoulli(k: Any, x: Tensor, p: Any) -> Tensor:
     if is_tensor(p) and k.rank(p) != k.rank(x):
-        p = ops.add(p, ops.zeros_like(x, dtype=p.dtype))
+        p = plus(ops.zeros_like(x, dtype=p.dtype), p)
     p = torch_order(k, p) if is_tensor(p) else p
     wide = str(k.dtype(p)) if is_tensor(p) else "float32"
     return _drawn(k, x, lambda size, dtype, seed: ops.cast(ops.less(_uniform(size, wide, seed), p), dtype))
@@ -237,7 +237,7 @@ def normal_of_tensors(k: Any, mean: Any, std: Any) -> Tensor:
     """No gradient flows to the mean and deviation: torch draws, it does not reparametrise."""
     mean, std = (ops.stop_gradient(v) if is_tensor(v) else v for v in (mean, std))
     size = k.node.outputs[0].type.shape
-    return _made(k, size, lambda sizes, kind, seed: ops.add(ops.multiply(_normal(sizes, kind, seed), std), mean))
+    return _made(k, size, lambda sizes, kind, seed: plus(ops.multiply(_normal(sizes, kind, seed), std), mean))
 
 
 @rule("aten.multinomial.default", random=True)
@@ -249,7 +249,7 @@ def multinomial(k: Any, weights: Tensor, count: int, replacement: bool = False) 
     def make(seed: Any) -> Tensor:
         sizes = [*shape[:-1], count, shape[-1]] if replacement else shape
         noise = ops.negative(ops.log(ops.negative(ops.log(_open(_uniform(sizes, "float64", seed))))))
-        scores = ops.add(ops.cast(ops.expand_dims(logits, -2) if replacement else logits, "float64"), noise)
+        scores = plus(ops.cast(ops.expand_dims(logits, -2) if replacement else logits, "float64"), noise)
         return ops.cast(ops.argmax(scores, axis=-1) if replacement else ops.top_k(scores, count)[1], "int64")
 
     return k.draw(make)

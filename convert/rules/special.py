@@ -75,7 +75,7 @@ def digamma(k: Any, x: Tensor) -> Tensor:
 def _zeta(k: Any, s: Any, q: Tensor) -> Tensor:
     """Hurwitz' sum (q + i)**-s by Euler and Maclaurin, for s > 1: 24 terms, then the series at q + 24."""
     terms = 24
-    rows = ops.add(ops.expand_dims(q, -1), k.constant(np.arange(terms), k.dtype(q)))
+    rows = plus(ops.expand_dims(q, -1), k.constant(np.arange(terms), k.dtype(q)))
     power = s if not hasattr(s, "shape") else ops.expand_dims(s, -1)
     head = ops.sum(ops.power(rows, ops.negative(power) if hasattr(s, "shape") else -power), axis=-1)
     a = ops.add(q, float(terms))

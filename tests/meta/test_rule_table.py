@@ -83,3 +83,9 @@ def test_a_second_rule_for_an_op_is_refused() -> None:
     key = next(iter(RULES))
     with pytest.raises(ValueError, match="has a rule already"):
         registry.rule(key)(lambda k: None)
+
+
+def test_a_layer_form_names_arguments_of_its_function() -> None:
+    with pytest.raises(ValueError, match="has no argument kernel"):
+        registry.layer_form("aten.no_such_op.default", params=("weight", "kernel"))(lambda k, x, weight: None)
+    assert "aten.no_such_op.default" not in registry.LAYER_FORMS

@@ -135,6 +135,7 @@ SELECTION = [
     *each("maximum minimum max.other min.other", INT, J, tag="int"),
     *each("maximum", B, C, tag="bool"),
     *each("maximum minimum", R, ROW, tag="row"),
+    *each("maximum minimum fmax", rand(3, 1), rand(1, 3), tag="column_row"),
     undifferentiated("heaviside.default", X, Y),
     *each("copysign.Tensor", X, torch.where(Y == 0, -0.0, Y)),
     call("copysign.Scalar", X, -1.0),

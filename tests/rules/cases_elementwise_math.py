@@ -42,6 +42,7 @@ CASES: list[Case] = [
     *each("atan2 arctan2", R, X),
     call("atan2.default", X, Y, tag="grid"),
     call("hypot.default", R, X),
+    *each("hypot logaddexp", rand(3, 1), rand(1, 3), tag="column_row"),
     *each("logaddexp logaddexp2", X, Y),
     *each("logaddexp logaddexp2", R * 300, X, tag="large"),
     *each("logaddexp", specials(), specials().flip(0), tag="specials", grad=False),

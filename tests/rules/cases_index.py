@@ -174,8 +174,18 @@ CASES = [
         lambda: [rand(2, 6, 4), ints(5, 2, 3, 4)],
         dynamic=free((0, 1), (0, 1)),
     ),
-    Case("take_along_dim", ("aten.take_along_dim.default",), lambda x, i: torch.take_along_dim(x, i, 1), lambda: [rand(2, 3, 4), ints(3, 1, 5, 4)]),
-    Case("take_along_flat", ("aten.take_along_dim.default",), lambda x, i: torch.take_along_dim(x, i), lambda: [rand(2, 3), ints(6, 5)]),
+    Case(
+        "take_along_dim",
+        ("aten.take_along_dim.default",),
+        lambda x, i: torch.take_along_dim(x, i, 1),
+        lambda: [rand(2, 3, 4), ints(3, 1, 5, 4)],
+    ),
+    Case(
+        "take_along_flat",
+        ("aten.take_along_dim.default",),
+        lambda x, i: torch.take_along_dim(x, i),
+        lambda: [rand(2, 3), ints(6, 5)],
+    ),
     Case(
         "take",
         ("aten.take.default",),
@@ -388,7 +398,12 @@ CASES = [
     Case("nonzero_static", ("aten.nonzero_static.default",), lambda x: torch.nonzero_static(x > 0, size=9), _x(3, 4)),
     Case("histc", ("aten.histc.default",), lambda x: torch.histc(x, 5, -1, 1.5), _x(4, 6), dynamic=True),
     Case("histc_own_range", ("aten.histc.default",), lambda x: torch.histc(x, 4), _x(4, 6)),
-    Case("histc_counts", ("aten.histc.default",), lambda i: torch.histc(i.float(), bins=5, min=0, max=4), lambda: [ints(7, 20)]),
+    Case(
+        "histc_counts",
+        ("aten.histc.default",),
+        lambda i: torch.histc(i.float(), bins=5, min=0, max=4),
+        lambda: [ints(7, 20)],
+    ),
     Case("one_hot", ("aten.one_hot.default",), lambda i: F.one_hot(i, 5), lambda: [ints(5, 2, 3)], dynamic=True),
     Case(
         "one_hot_product",
@@ -419,8 +434,15 @@ CASES = [
         lambda x: torch.searchsorted(_i(1, 3, 5, 5, 7), x, out_int32=True, side="right"),
         lambda: [ints(9, 2, 4)],
     ),
-    Case("isin", ("aten.isin.Tensor_Tensor",), lambda i: torch.isin(i, _i(1, 3)), lambda: [ints(5, 2, 4)], dynamic=True),
-    Case("isin_not", ("aten.isin.Tensor_Tensor",), lambda i: torch.isin(i, _i(1, 3), invert=True), lambda: [ints(5, 2, 4)]),
+    Case(
+        "isin", ("aten.isin.Tensor_Tensor",), lambda i: torch.isin(i, _i(1, 3)), lambda: [ints(5, 2, 4)], dynamic=True
+    ),
+    Case(
+        "isin_not",
+        ("aten.isin.Tensor_Tensor",),
+        lambda i: torch.isin(i, _i(1, 3), invert=True),
+        lambda: [ints(5, 2, 4)],
+    ),
 ]
 
 

@@ -43,7 +43,13 @@ def _nested(x: torch.Tensor, y: torch.Tensor) -> Any:
 
 def spectrum(name: str, keys: str, function: Any, *shapes: tuple[int, ...], **options: Any) -> Case:
     """`keys`: overloads by name, ".default" left out."""
-    return Case(f"fft_{name}", tuple(f"aten.{key}.default" for key in keys.split()), lambda *xs: function(*xs), _x(*shapes), **options)
+    return Case(
+        f"fft_{name}",
+        tuple(f"aten.{key}.default" for key in keys.split()),
+        lambda *xs: function(*xs),
+        _x(*shapes),
+        **options,
+    )
 
 
 CASES = [
@@ -52,13 +58,23 @@ CASES = [
     Case("slogdet", ("aten.linalg_slogdet.default",), torch.linalg.slogdet, _square(2)),
     Case("logdet", ("aten.logdet.default",), lambda x: torch.logdet(_positive(x)), _x((2, 3, 3))),
     *(
-        Case(f"cholesky_{u}", ("aten.linalg_cholesky.default",), lambda x, u=u: torch.linalg.cholesky(_positive(x), upper=u), _x((2, 3, 3)))
+        Case(
+            f"cholesky_{u}",
+            ("aten.linalg_cholesky.default",),
+            lambda x, u=u: torch.linalg.cholesky(_positive(x), upper=u),
+            _x((2, 3, 3)),
+        )
         for u in (False, True)
     ),
     Case("solve", ("aten.linalg_solve.default",), torch.linalg.solve, lambda: [*_square(2)(), rand(2, 3, 4)]),
     Case("solve_vector", ("aten.linalg_solve.default",), torch.linalg.solve, lambda: [*_square()(), rand(3)]),
     Case("solve_vectors", ("aten.linalg_solve.default",), torch.linalg.solve, lambda: [*_square(2)(), rand(2, 3)]),
-    Case("solve_right", ("aten.linalg_solve.default",), lambda a, b: torch.linalg.solve(a, b, left=False), lambda: [*_square()(), rand(2, 4, 3)]),
+    Case(
+        "solve_right",
+        ("aten.linalg_solve.default",),
+        lambda a, b: torch.linalg.solve(a, b, left=False),
+        lambda: [*_square()(), rand(2, 4, 3)],
+    ),
     *(
         Case(
             f"solve_triangular_{u}_{t}",
@@ -126,12 +142,18 @@ CASES = [
     Case("cosine_similarity", (), lambda x, y: torch.cosine_similarity(x, y, dim=1), _x((2, 4, 3), (2, 4, 3))),
     Case("pairwise_distance", (), lambda x, y: torch.pairwise_distance(x, y), _x((4, 3), (4, 3))),
     spectrum("fft", "fft_fft view_as_real", lambda x: torch.view_as_real(torch.fft.fft(x)), (2, 5)),
-    spectrum("fnet", "fft_fft real", lambda x: torch.fft.fft(torch.fft.fft(x, dim=-1), dim=-2).real, (2, 4, 6), dynamic=True),
+    spectrum(
+        "fnet", "fft_fft real", lambda x: torch.fft.fft(torch.fft.fft(x, dim=-1), dim=-2).real, (2, 4, 6), dynamic=True
+    ),
     spectrum("fftn", "fft_fftn", lambda x: torch.view_as_real(torch.fft.fftn(x, dim=(1, 2), norm="ortho")), (2, 3, 4)),
     spectrum("rfft", "fft_rfft", lambda x: torch.view_as_real(torch.fft.rfft(x, n=7, dim=1)), (2, 5, 3)),
     spectrum("irfft", "fft_irfft view_as_complex", lambda x: torch.fft.irfft(torch.view_as_complex(x), n=6), (3, 4, 2)),
-    spectrum("irfft_odd", "fft_irfft", lambda x: torch.fft.irfft(torch.view_as_complex(x), n=7, norm="ortho"), (3, 4, 2)),
-    spectrum("ifft", "fft_ifft", lambda x: torch.view_as_real(torch.fft.ifft(torch.view_as_complex(x), dim=0)), (3, 4, 2)),
+    spectrum(
+        "irfft_odd", "fft_irfft", lambda x: torch.fft.irfft(torch.view_as_complex(x), n=7, norm="ortho"), (3, 4, 2)
+    ),
+    spectrum(
+        "ifft", "fft_ifft", lambda x: torch.view_as_real(torch.fft.ifft(torch.view_as_complex(x), dim=0)), (3, 4, 2)
+    ),
     spectrum(
         "global_filter",
         "fft_irfft2 fft_rfft2",

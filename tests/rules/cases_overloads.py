@@ -11,7 +11,7 @@ import torch
 
 from .cases_shape import free
 from .harness import Case, ints, rand
-from .values import call, each, grid, op, undifferentiated
+from .values import call, each, op, undifferentiated
 
 X, CUBE, IMAGE, VOLUME = rand(3, 4), rand(2, 3, 4), rand(2, 3, 5, 6), rand(2, 2, 3, 4, 5)
 ONES = rand(2, 1, 3, 1)

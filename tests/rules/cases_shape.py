@@ -45,10 +45,23 @@ CASES = [
         "expand_as", ("aten.expand_as.default",), lambda x, y: x.expand_as(y) * y, lambda: [rand(3, 1), rand(2, 3, 4)]
     ),
     Case("broadcast_to", ("aten.broadcast_to.default",), lambda x: torch.broadcast_to(x, (2, 3, 4)) * 1, _x(3, 1)),
-    Case("broadcast_tensors", ("aten.broadcast_tensors.default",), lambda x, y: torch.broadcast_tensors(x, y), lambda: [rand(3, 1), rand(2, 1, 4)]),
-    Case("meshgrid_ij", ("aten.meshgrid.indexing",), lambda x, y: torch.meshgrid(x, y, indexing="ij"), lambda: [rand(3), rand(4)]),
     Case(
-        "meshgrid_xy", ("aten.meshgrid.indexing",), lambda x, y, z: torch.meshgrid(x, y, z, indexing="xy"), lambda: [rand(3), rand(4), rand(2)]
+        "broadcast_tensors",
+        ("aten.broadcast_tensors.default",),
+        lambda x, y: torch.broadcast_tensors(x, y),
+        lambda: [rand(3, 1), rand(2, 1, 4)],
+    ),
+    Case(
+        "meshgrid_ij",
+        ("aten.meshgrid.indexing",),
+        lambda x, y: torch.meshgrid(x, y, indexing="ij"),
+        lambda: [rand(3), rand(4)],
+    ),
+    Case(
+        "meshgrid_xy",
+        ("aten.meshgrid.indexing",),
+        lambda x, y, z: torch.meshgrid(x, y, z, indexing="xy"),
+        lambda: [rand(3), rand(4), rand(2)],
     ),
     Case(
         "cat",
@@ -148,7 +161,12 @@ CASES = [
     Case("chunk", ("aten.chunk.default",), lambda x: x.chunk(2, -1), _x(2, 5, 7), dynamic=free((0, 1))),
     Case("unsafe_chunk", ("aten.unsafe_chunk.default",), lambda x: torch.unsafe_chunk(x, 4, 1), _x(2, 4, 3)),
     Case("tensor_split", ("aten.tensor_split.sections",), lambda x: torch.tensor_split(x, 3, 1), _x(2, 7, 3)),
-    Case("tensor_split_indices", ("aten.tensor_split.indices",), lambda x: torch.tensor_split(x, (1, 4, 4), 1), _x(2, 7, 3)),
+    Case(
+        "tensor_split_indices",
+        ("aten.tensor_split.indices",),
+        lambda x: torch.tensor_split(x, (1, 4, 4), 1),
+        _x(2, 7, 3),
+    ),
     Case("hsplit", ("aten.hsplit.int",), lambda x: torch.hsplit(x, 2), _x(3, 4)),
     Case("vsplit", ("aten.vsplit.array",), lambda x: torch.vsplit(x, (1, 2)), _x(4, 3)),
     Case("dsplit", ("aten.dsplit.int",), lambda x: torch.dsplit(x, 3), _x(2, 2, 6)),

@@ -73,7 +73,12 @@ CASES = [
     Case("median_ties", ("aten.median.default",), torch.median, _grid(5, 5)),
     Case("nanmedian", ("aten.nanmedian.default",), torch.nanmedian, lambda: [NAN]),
     Case("nanmedian_dim", ("aten.nanmedian.dim",), lambda x: torch.nanmedian(x, 1).values, lambda: [NAN]),
-    Case("unique", ("aten._unique2.default",), lambda x: torch.unique(x, return_inverse=True, return_counts=True), lambda: [ints(5, 3, 4)]),
+    Case(
+        "unique",
+        ("aten._unique2.default",),
+        lambda x: torch.unique(x, return_inverse=True, return_counts=True),
+        lambda: [ints(5, 3, 4)],
+    ),
     Case("unique_float", ("aten._unique2.default",), lambda x: torch.unique(x.detach()), _grid(4, 5)),
     Case(
         "unique_consecutive",

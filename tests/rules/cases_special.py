@@ -23,6 +23,7 @@ CASES: list[Case] = [
     call("polygamma.default", 1, torch.linspace(-7.3, -0.1, 20).double(), tag="left"),
     call("special_polygamma.default", 1, POSITIVE),
     call("special_zeta.default", POSITIVE + 1, POSITIVE.flip(0), wrt=0),
+    call("special_zeta.default", POSITIVE[:3, None] + 1, POSITIVE[None, :24], wrt=0, tag="broadcast"),
     *each("i0 special_i0e special_i1 special_i1e", torch.linspace(-45.0, 45.0, 61).double()),
     *[call(f"special_modified_bessel_i{n}.default", torch.linspace(-45.0, 45.0, 61).double(), wrt=0) for n in (0, 1)],
     call("special_spherical_bessel_j0.default", WIDE, wrt=0),

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from isomorph.convert.api import to_keras
+from isomorph.convert.builder import evaluated
+from isomorph.convert.ir import Sym
 
 from . import cases_conv, cases_pool, cases_resize
 from .harness import Case, build, params, torch_side
@@ -27,3 +29,21 @@ def test_traced_with_unknown_sizes(case: Case) -> None:
     got = converted.flatten_outputs(traced(arrays[0]))
     for port, y, want in zip(converted.outputs, got, outs, strict=True):
         np.testing.assert_allclose(port.to_torch(np.asarray(y)), want, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Max(1, n - 3)", "Min(n, m, 4)", "Max(n, m) // 2", "abs(m - n)", "int(2.5*float(n))", "floor(float(n)/3)",
+        "ceil(float(m)/2)", "int(sqrt(float(n)))", "where(n > m, n - m, 1)", "floor(n/2)", "floor(-n/2)",
+    ],
+)  # fmt: skip
+def test_expressions_of_traced_sizes(text: str) -> None:
+    """The value with scalar tensors for sizes is the value with numbers; a whole number stays one."""
+    tf = pytest.importorskip("tensorflow")
+    traced = tf.function(lambda n, m: evaluated(Sym(text), {"n": n, "m": m}))
+    for n, m in ((7, 4), (3, 9), (1, 1)):
+        want = Sym(text).evaluate({"n": n, "m": m})
+        got = traced(tf.constant(n), tf.constant(m))
+        assert float(got) == want
+        assert got.dtype.is_integer == isinstance(want, int)

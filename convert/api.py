@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .assemble import every_layer
 from .capture import Captured, capture, from_program
 from .conversion import Conversion, Port
-from .emit import Emitted, emit, every_layer
+from .emit import Emitted, emit
 from .errors import CaptureError, UsageError
 from .ir import Graph, Sym, Value
 from .ir_json import retype

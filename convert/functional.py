@@ -17,7 +17,7 @@ from .rules.operands import plus
 from .weights import ParamRef
 
 if TYPE_CHECKING:
-    from .emit import Scope
+    from .scope import Scope
 
 
 class Functional(Builder):

@@ -32,7 +32,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     ),
     "torch.export": ("isomorph.convert.capture", "isomorph.convert.fx_to_ir", "isomorph.convert.source_pt2"),
     "keras": (
-        "isomorph.convert.api",
+        "isomorph.convert.assemble",
         "isomorph.convert.builder",
         "isomorph.convert.conversion",
         "isomorph.convert.driver",
@@ -43,6 +43,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "isomorph.convert.layers",
         "isomorph.convert.nn_layers",
         "isomorph.convert.recurrence",
+        "isomorph.convert.scope",
         "isomorph.convert.rules.*",
         "isomorph.parity.contract",
         "isomorph.parity.runners.keras_runner",

@@ -23,6 +23,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from .errors import CaptureError
+from .exportable import detached_regions, free_linspace
 from .fx_to_ir import Converter
 from .ir import Graph
 
@@ -148,7 +149,7 @@ def _exportable(module: torch.nn.Module, training: bool) -> Iterator[None]:
 def export(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], shapes: Any, training: bool) -> ExportedProgram:
     """The exported program of one mode. CaptureError says in one line what torch refused, and where."""
     # einsum's search for the cheapest order would compare sizes, and so fix them
-    with _exportable(module, training), torch.backends.opt_einsum.flags(enabled=False), quiet():
+    with _exportable(module, training), torch.backends.opt_einsum.flags(enabled=False), free_linspace(), quiet():
         try:
             return torch.export.export(module, args, dict(kwargs), dynamic_shapes=shapes, strict=False)
         except Exception as error:
@@ -295,35 +296,6 @@ def decompose(
             break
         program, graph = smaller, lowered
     return program, graph
-
-
-def detached_regions(program: ExportedProgram) -> ExportedProgram:
-    """The program with `detach` written out where torch.no_grad() cuts the gradient: decompositions inline such regions and forget it."""
-
-    def detach(graph: torch.fx.Graph, x: torch.fx.Node, users: Callable[[torch.fx.Node], bool]) -> None:
-        value = x.meta.get("val")
-        if not isinstance(value, torch.Tensor) or not value.is_floating_point() or x.target is torch.ops.aten.detach.default:
-            return
-        if all(u.target is torch.ops.aten.detach.default for u in x.users):
-            return
-        with graph.inserting_after(x):
-            cut = graph.call_function(torch.ops.aten.detach.default, (x,))
-        cut.meta = dict(x.meta)
-        x.replace_all_uses_with(cut, delete_user_cb=lambda u: u is not cut and users(u))
-
-    for module in [m for m in program.graph_module.modules() if isinstance(m, torch.fx.GraphModule)]:
-        regions = [n for n in module.graph.nodes if isinstance(n.target, torch._ops.HigherOrderOperator) and n.target.name() == "wrap_with_set_grad_enabled"]
-        for region in [n for n in regions if n.args[0] is False]:
-            for result in list(region.users):
-                detach(module.graph, result, lambda _: True)
-            inner = getattr(module, region.args[1].target)
-            for write in [n for n in inner.graph.nodes if isinstance(n.target, torch._ops.OpOverload) and n.target._schema.is_mutable]:
-                for operand in write.all_input_nodes:  # what is written must not carry a gradient out by way of the tensor
-                    if operand is not write.args[0] and operand is not write.kwargs.get("out"):
-                        detach(inner.graph, operand, lambda u, write=write: u is write)
-            inner.recompile()
-        module.recompile()
-    return program
 
 
 def every_node(graph: Graph) -> Iterator[Any]:

@@ -16,6 +16,8 @@ from .ir import Arg, Graph, Mutation, Node, Origin, Parameter, Sym, TensorType, 
 DROPPED = frozenset({"device", "layout", "pin_memory", "memory_format", "generator", "non_blocking", "copy"})
 KEEPS_LAYOUT_NAME = frozenset({"aten.to.dtype_layout"})
 IGNORED = re.compile(r"^aten\.(_assert_\w+|sym_constrain_range\w*|_functional_assert\w*|sym_size|sym_numel|sym_stride|sym_storage_offset)\b")
+ITEM_BASE = 65536  # keeps that length positive where the number is not
+ITEMS = (torch.ops.aten.item.default, torch.ops.aten._local_scalar_dense.default)
 # custom ops that do what an op of torch's own does
 SAME_AS = {"transformers.grouped_mm_fallback.default": "aten._grouped_mm.default"}
 VIEWS = re.compile(
@@ -224,6 +226,10 @@ class Body:
             if isinstance(holder, (list, tuple)):
                 self.env[node.name] = holder[node.args[1]]  # type: ignore[index]
             return None
+        if isinstance(value, torch.SymInt) and target in ITEMS and isinstance(size := self.owner.sym(value), Sym) and size.is_name:
+            shaped = Value(self.owner.fresh(node.name), TensorType((Sym(f"{size} + {ITEM_BASE}"),), "bool"))  # its length tells the number
+            self.nodes.append(Node("aten.item.default", (self.argument(node.args[0]),), {}, (shaped,), self.origin(node)))
+            return None
         if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
             return None
         if isinstance(target, torch._ops.HigherOrderOperator):
@@ -241,9 +247,9 @@ class Body:
         if name.startswith("aten.as_strided") and not _lies_plain(node.args[0]):
             name += " of a view"  # strides of storage: only known for a tensor that starts its own, contiguously
         args, kwargs = self._bind(target, node, name)
-        if name == "aten._native_batch_norm_legit_functional.default":
+        if name == "aten._native_batch_norm_legit_functional.default" and not _uses_statistics(node):
             return self._batch_norm(node, args)
-        if name == "aten._native_batch_norm_legit_no_training.default" and not _uses_item(node, 1) and not _uses_item(node, 2):
+        if name == "aten._native_batch_norm_legit_no_training.default" and not _uses_statistics(node):
             result = self._append("aten.batch_norm.default", (*args[:5], False, *args[5:], False), {}, node, node.meta["val"][0])
             self.env[node.name] = [result, None, None]
             return None
@@ -353,6 +359,9 @@ class Body:
             args: tuple[Arg, ...] = (self.argument(predicate), *branches, values)
             self.env[node.name] = self._append("higher_order.cond", args, {}, node, node.meta["val"])
             return
+        if name == "with_effects" and str(node.args[1]) == "aten._linalg_check_errors.default":
+            self.env[node.name] = [self.argument(node.args[0]), None]
+            return
         self._append(f"higher_order.{name}", tuple(self.argument(a) for a in node.args if not _is_module(a)), {}, node, node.meta["val"])
         last = self.nodes[-1]
         self.env[node.name] = list(last.outputs)
@@ -415,6 +424,11 @@ def _lies_plain(node: Any) -> bool:
 
 def _is_module(arg: Any) -> bool:
     return isinstance(arg, torch.fx.Node) and arg.op == "get_attr"
+
+
+def _uses_statistics(node: torch.fx.Node) -> bool:
+    """Whether a BatchNorm op's batch statistics are read, which no layer hands out."""
+    return _uses_item(node, 1) or _uses_item(node, 2)
 
 
 def _uses_item(node: torch.fx.Node, index: int) -> bool:

@@ -17,18 +17,17 @@ Tensor = Any
 Draw = Callable[[Node, Callable[[Any], Tensor]], Tensor]
 
 
-def bind_dims(types: Sequence[TensorType], tensors: Sequence[Tensor]) -> dict[str, Any]:
+def bind_dims(types: Sequence[TensorType], tensors: Sequence[Tensor], known: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Dim names -> sizes, from tensors whose types use them: bare names first, then linear expressions solved."""
-    env: dict[str, Any] = {}
+    env: dict[str, Any] = dict(known or {})
     later: list[tuple[Sym, Any]] = []
     for t, x in zip(types, tensors, strict=True):
         if t.is_static:
             continue
         for dim, size in zip(t.shape, ops.shape(x), strict=True):
             if isinstance(dim, Sym):
-                if dim.is_name:
-                    env.setdefault(dim.text, size)
-                else:
+                env.setdefault(dim.text, size)
+                if not dim.is_name:
                     later.append((dim, size))
     for dim, size in later:
         missing = sorted(dim.names - env.keys())
@@ -43,8 +42,9 @@ def solve(dim: Sym, name: str, size: Any, env: Mapping[str, Any]) -> Any:
     """The value of `name` for which a linear `dim` equals `size`; None where the expression is not linear in it."""
     if not dim.is_polynomial:
         return None
+    others = {n: v for n, v in env.items() if n != dim.text}
     try:
-        at = [dim.evaluate({**env, name: v}) for v in (1000, 2000, 5000)]
+        at = [dim.evaluate({**others, name: v}) for v in (1000, 2000, 5000)]
     except Exception:
         return None
     slope = (at[1] - at[0]) // 1000
@@ -82,9 +82,8 @@ def interpret(
         results = lower(node, make, placed.__getitem__) or []
         for value, result in zip(node.outputs, results, strict=True):
             placed[value] = result
-            for dim, size in zip(value.type.shape, ops.shape(_torch_order(result, env)) if _binds(value, env) else (), strict=False):
-                if isinstance(dim, Sym) and dim.is_name:
-                    env.setdefault(dim.text, size)
+            if _binds(value, env):
+                env = {**bind_dims([value.type], [_torch_order(result, env)], env), **env}
 
     def out(a: Arg) -> Any:
         if isinstance(a, Value):
@@ -96,7 +95,7 @@ def interpret(
 
 def _binds(value: Value, env: Mapping[str, Any]) -> bool:
     """Whether the value's sizes name a dim that is not bound yet (one that depends on data)."""
-    return any(isinstance(d, Sym) and d.is_name and d.text not in env for d in value.type.shape)
+    return any(isinstance(d, Sym) and len(d.names - env.keys()) == 1 for d in value.type.shape)
 
 
 def _torch_order(x: Placed, env: Mapping[str, Any]) -> Tensor:

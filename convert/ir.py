@@ -55,10 +55,13 @@ class Sym:
         return all(isinstance(n, parts) for n in ast.walk(ast.parse(self.text, mode="eval")))
 
     def evaluate(self, env: Mapping[str, Any], calls: Mapping[str, Callable[..., Any]] | None = None) -> Any:
-        """The value under `env` (name -> int or a backend's scalar tensor). KeyError names a missing dim.
+        """The value under `env` (name -> int or a backend's scalar tensor; an expression that was met as a size may stand
+        there whole). KeyError names a missing dim.
 
         `calls` gives the grammar's functions (Max, ceil, ...) another meaning: Python's own do not take scalar tensors.
         """
+        if self.text in env:
+            return env[self.text]
         return _evaluate(ast.parse(self.text, mode="eval").body, env, {**CALLS, **(calls or {})})
 
     def rename(self, names: Mapping[str, str]) -> Sym:

@@ -96,6 +96,9 @@ class _Merge:
     def _alone(self, node: Node, table: dict[Value, Value], mark: str) -> None:
         outputs = tuple(Value(self.fresh(v.name), v.type) for v in node.outputs) if mark == "eval only" else node.outputs
         new = node.map_args(lambda a: table[a] if isinstance(a, Value) else a)
+        if node.updates_statistics:  # it is computed in both modes, and must move its statistics in its own alone
+            own = ByMode(new.args[5], False) if mark == "train only" else ByMode(False, new.args[5])
+            new = new.replace(args=(*new.args[:5], own, *new.args[6:]))
         self.nodes.append(new.replace(outputs=outputs, origin=node.origin.touched(mark)))
         for old, now in zip(node.outputs, outputs, strict=True):
             table[old] = now

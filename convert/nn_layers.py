@@ -79,18 +79,18 @@ def scaled(x: Any, mean: Any, var: Any, weight: Any, bias: Any, epsilon: float) 
     return x * scale - shift
 
 
-def fused(x: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any]:
+def fused(x: Any, gamma: Any, beta: Any, epsilon: float, moving: tuple[Any, Any] | None = None) -> tuple[Any, Any, Any]:
     """(normalised, mean, unbiased variance) over all axes of float32 `x` but the last, by TensorFlow's
-    FusedBatchNormV3.
+    FusedBatchNormV3: by the batch's statistics, or by the `moving` ones (mean, variance).
     """
     import tensorflow as tf  # only ever reached on Keras' TensorFlow backend
 
     flat = x if len(x.shape) == 4 else tf.reshape(x, (-1, 1, 1, x.shape[-1]))
     gamma = tf.ones(x.shape[-1:], x.dtype) if gamma is None else gamma
     beta = tf.zeros(x.shape[-1:], x.dtype) if beta is None else beta
-    empty = tf.constant([], x.dtype)
+    mean, variance = moving or (tf.constant([], x.dtype), tf.constant([], x.dtype))
     y, mean, unbiased, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=flat, scale=gamma, offset=beta, mean=empty, variance=empty, epsilon=epsilon, is_training=True
+        x=flat, scale=gamma, offset=beta, mean=mean, variance=variance, epsilon=epsilon, is_training=moving is None
     )
     return y if len(x.shape) == 4 else tf.reshape(y, tf.shape(x)), mean, unbiased
 
@@ -182,16 +182,22 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             if self.tracked:
                 self._track(ops.stop_gradient(mean), ops.stop_gradient(unbiased))
         else:
-            mean, var = ops.cast(self.moving_mean, dtype), ops.cast(self.moving_variance, dtype)
-            y = scaled(x, mean, var, gamma, beta, self.epsilon)
+            moving = ops.cast(self.moving_mean, dtype), ops.cast(self.moving_variance, dtype)
+            if self._has_kernel(x):
+                y, *_ = fused(x, gamma, beta, self.epsilon, moving)
+            else:
+                y = scaled(x, *moving, gamma, beta, self.epsilon)
         return ops.cast(y, self.compute_dtype)
 
-    def _by_batch(self, x: Any, gamma: Any, beta: Any) -> tuple[Any, Any, Any]:
-        """(normalised, mean, unbiased variance) by the batch's statistics.
-
-        TensorFlow's fused kernel is three to five times as fast in a training step; it knows float32 alone.
+    def _has_kernel(self, x: Any) -> bool:
+        """TensorFlow's fused kernel is three to five times as fast in a training step, and a fifth faster at inference;
+        it knows float32 alone.
         """
-        if keras.backend.backend() == "tensorflow" and x.dtype == "float32":
+        return bool(keras.backend.backend() == "tensorflow" and x.dtype == "float32")
+
+    def _by_batch(self, x: Any, gamma: Any, beta: Any) -> tuple[Any, Any, Any]:
+        """(normalised, mean, unbiased variance) by the batch's statistics."""
+        if self._has_kernel(x):
             return fused(x, gamma, beta, self.epsilon)
         mean, var = moments(x, self._reduction_axes)
         shape = ops.shape(x)

@@ -86,7 +86,7 @@ class Scope:
 
     def strip(self, dim: Any) -> Any:
         """A tensor of this scope cut down to the one axis whose size is `dim`, the others to one entry; None if there is none."""
-        if dim is None or not dim.is_name:
+        if dim is None:
             return None
         for placed in self.env.values():
             for axis, size in enumerate(placed.physical):

@@ -83,10 +83,11 @@ def plan(graph: Graph, limit: int = LIMIT) -> Plan:
 
 def one_layer_owns(cut: Plan, graph: Graph, node: Node, values: Sequence[Value]) -> bool:
     """Whether one Keras layer can own these tensors of `node`: every reader stands in one run and does the same with them,
-    nothing else writes them, and all parameters among them train or none does."""
+    nothing else writes or returns them, and all parameters among them train or none does."""
     owned = graph.parameter_of()
     written = {m.buffer for m in graph.mutations}
-    if any(v not in owned or owned[v].name in written for v in values):
+    returned = {o for o in graph.outputs if isinstance(o, Value)}
+    if any(v not in owned or owned[v].name in written or v in returned for v in values):
         return False
     if len({owned[v].trainable for v in values if owned[v].kind == "parameter"}) > 1:
         return False

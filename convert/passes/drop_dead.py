@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from ..ir import Graph, Value
+from ..ir import Graph, Value, free_dims
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,13 @@ class DropDead:
 
     def run(self, graph: Graph, tensors: dict[str, Any]) -> Graph:
         live: set[Value] = set(graph.results())
+        dims: frozenset[str] = frozenset()
         kept = []
         for node in reversed(graph.nodes):
-            if node.updates_statistics or any(v in live for v in node.outputs):
+            bound = free_dims([v.type for v in node.outputs]) if node.op == "aten.item.default" else frozenset()
+            if node.updates_statistics or bound & dims or any(v in live for v in node.outputs):
                 live.update(node.inputs)
+                dims |= node.symbols | free_dims([v.type for v in node.outputs])
                 kept.append(node)
         parameters = {n: p for n, p in graph.parameters.items() if p.kind != "constant" or p.value in live}
         return dataclasses.replace(graph, nodes=kept[::-1], parameters=parameters)

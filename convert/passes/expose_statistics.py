@@ -4,8 +4,9 @@
 ->  the same, and
     %m = mean(%x, [0, 2, 3]);  %new = %mean * 0.9 + %m * 0.1;  mutate bn.running_mean <- %new (train)
 
-A layer keeps them for itself where it alone reads the tensors. It cannot where a BatchNorm stands in several places, runs on two
-shapes, trains half of its weights, or has its statistics read by others. The update is torch's (unbiased variance) in any case.
+A layer keeps them for itself where it alone reads the tensors. It cannot where a BatchNorm stands in several places,
+runs on two shapes, trains half of its weights, or has its statistics read by others. The update is torch's (unbiased
+variance) in any case.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ..errors import UnsupportedError
 from ..ir import Arg, Graph, Mutation, Node, TensorType, Value, by_mode, fresh_names
 from ..merge_modes import SELECT
 from ..scopes import one_layer_owns, plan
-from .absorb_batch_counters import BATCH_NORMS
+from .absorb_batch_counters import ABSORBED, BATCH_NORMS
 
 CUMULATIVE = -1.0  # capture.CUMULATIVE: the momentum that stands for the average over all batches
 
@@ -40,12 +41,18 @@ def _shared(graph: Graph) -> set[Node]:
     """Batch norms that update statistics in some mode and that no one layer can own."""
     owned = graph.parameter_of()
     mutated = {graph.parameters[m.buffer].value for m in graph.mutations}
-    norms = [n for n in graph.nodes if n.op in BATCH_NORMS and n.args[3] in owned and n.args[4] in owned and n.args[3] not in mutated]
+    norms = [
+        n
+        for n in graph.nodes
+        if n.op in BATCH_NORMS and n.args[3] in owned and n.args[4] in owned and n.args[3] not in mutated
+    ]
     norms = [n for n in norms if by_mode(n.args[5], True) or by_mode(n.args[5], False)]
     if not norms:
         return set()
     cut = plan(graph)
-    lost = {n.args[3] for n in norms if not one_layer_owns(cut, graph, n, [a for a in n.args[1:5] if isinstance(a, Value)])}
+    lost = {
+        n.args[3] for n in norms if not one_layer_owns(cut, graph, n, [a for a in n.args[1:5] if isinstance(a, Value)])
+    }
     return {n for n in norms if n.args[3] in lost}
 
 
@@ -67,10 +74,14 @@ class _Exposed:
                 self.nodes.append(node)
                 self._update(node)
             else:
-                self.nodes.append(node.map_args(self._now) if self.held and any(v in self.held for v in node.inputs) else node)
+                self.nodes.append(
+                    node.map_args(self._now) if self.held and any(v in self.held for v in node.inputs) else node
+                )
         outputs = [self._now(o) for o in self.source.outputs]
         mutations = [Mutation(self.owned[b].name, new, when) for b, (new, when) in self.held.items()]
-        return dataclasses.replace(self.source, nodes=self.nodes, outputs=outputs, mutations=[*self.source.mutations, *mutations])
+        return dataclasses.replace(
+            self.source, nodes=self.nodes, outputs=outputs, mutations=[*self.source.mutations, *mutations]
+        )
 
     def _now(self, a: Arg) -> Arg:
         """What a reader after the update sees: in train mode the new statistics."""
@@ -81,7 +92,9 @@ class _Exposed:
             return new
         if self.seen.get(a) is None:
             self.seen[a] = Value(self.fresh("select_mode"), a.type)
-            self.nodes.append(Node(SELECT, (new, a) if when == "train" else (a, new), {}, (self.seen[a],), self.nodes[-1].origin))
+            self.nodes.append(
+                Node(SELECT, (new, a) if when == "train" else (a, new), {}, (self.seen[a],), self.nodes[-1].origin)
+            )
         return self.seen[a]
 
     def _update(self, node: Node) -> None:
@@ -102,7 +115,10 @@ class _Exposed:
 
         def keep(buffer: Value, new: Value) -> None:
             if self.held.get(buffer, (new, when))[1] != when:
-                raise UnsupportedError(f"{self.owned[buffer].name} is updated in different modes by different calls; convert one mode with mode='eval'")
+                raise UnsupportedError(
+                    f"{self.owned[buffer].name} is updated in different modes by different calls; "
+                    "convert one mode with mode='eval'"
+                )
             self.held[buffer] = (new, when)
             self.seen.pop(buffer, None)
 
@@ -112,11 +128,12 @@ class _Exposed:
         prefix = self.owned[mean].name.removesuffix("running_mean")
         counter = self.source.parameters.get(f"{prefix}num_batches_tracked")
         count = None
-        if counter is not None:
+        if counter is not None and ABSORBED in node.origin.passes:
+            count = make("add.Tensor", old(counter.value), 1, type_=counter.value.type, alpha=1)
+            keep(counter.value, count)
+        elif counter is not None:
             counts = [m.value for m in self.source.mutations if m.buffer == counter.name]
-            count = counts[0] if counts else make("add.Tensor", old(counter.value), 1, type_=counter.value.type, alpha=1)
-            if not counts:
-                keep(counter.value, count)
+            count = counts[0] if counts else None
         axes: list[Arg] = [0, *range(2, x.type.rank)]
         batch = cast(x, wide)
         stats = TensorType(mean.type.shape, wide)

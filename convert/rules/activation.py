@@ -10,7 +10,7 @@ from keras import ops
 
 from ..builder import Dynamic
 from ..ir import ByMode
-from .operands import rule_order, torch_sizes
+from .operands import plus, rule_order, torch_sizes
 from .registry import ELEMENTWISE, MAPPED, rule
 
 Tensor = Any
@@ -92,9 +92,9 @@ def gelu(k: Any, x: Tensor, approximate: str = "none") -> Tensor:
     """Not `ops.gelu`: TensorFlow rounds its constants to float32."""
     if approximate == "tanh":
         c = math.sqrt(2 / math.pi)
-        inner = ops.multiply(x, ops.add(ops.multiply(ops.square(x), c * 0.044715), c))
-        return ops.multiply(ops.multiply(x, 0.5), ops.add(ops.tanh(inner), 1.0))
-    return ops.multiply(ops.multiply(x, 0.5), ops.add(ops.erf(ops.multiply(x, math.sqrt(0.5))), 1.0))
+        inner = ops.multiply(x, plus(ops.multiply(ops.square(x), c * 0.044715), c))
+        return ops.multiply(ops.multiply(x, 0.5), plus(ops.tanh(inner), 1.0))
+    return ops.multiply(ops.multiply(x, 0.5), plus(ops.erf(ops.multiply(x, math.sqrt(0.5))), 1.0))
 
 
 @rule("aten.silu.default", layout=ELEMENTWISE)
@@ -137,17 +137,17 @@ def log_sigmoid_forward(k: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 # ---------------------------------------------------------------------------------------------------- piecewise kinds
 @rule("aten.hardswish.default", layout=ELEMENTWISE)
 def hardswish(k: Any, x: Tensor) -> Tensor:
-    return ops.multiply(x, ops.divide(ops.relu6(ops.add(x, 3.0)), 6.0))
+    return ops.multiply(x, ops.divide(ops.relu6(plus(x, 3.0)), 6.0))
 
 
 @rule("aten.hardsigmoid.default", layout=ELEMENTWISE)
 def hardsigmoid(k: Any, x: Tensor) -> Tensor:
     """torch divides by six on the way forth, and on the way back multiplies by 1.0f / 6.0f, in float64 too."""
-    bounded = ops.relu6(ops.add(x, 3.0))
+    bounded = ops.relu6(plus(x, 3.0))
     if k.dtype(x) != "float64":
         return ops.divide(bounded, 6.0)
     slope = ops.multiply(bounded, 0.16666667163372040)
-    return ops.add(ops.stop_gradient(ops.subtract(ops.divide(bounded, 6.0), slope)), slope)
+    return plus(ops.stop_gradient(ops.subtract(ops.divide(bounded, 6.0), slope)), slope)
 
 
 @rule("aten.hardshrink.default", layout=ELEMENTWISE)
@@ -158,7 +158,7 @@ def hardshrink(k: Any, x: Tensor, lambd: float = 0.5) -> Tensor:
 
 @rule("aten.softshrink.default", layout=ELEMENTWISE)
 def softshrink(k: Any, x: Tensor, lambd: float = 0.5) -> Tensor:
-    low = ops.where(ops.less(x, -lambd), ops.add(x, lambd), ops.multiply(ops.stop_gradient(x), 0.0))
+    low = ops.where(ops.less(x, -lambd), plus(x, lambd), ops.multiply(ops.stop_gradient(x), 0.0))
     return ops.where(ops.greater(x, lambd), ops.subtract(x, lambd), low)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from keras import ops
 
-from .operands import is_float, number
+from .operands import is_float, number, plus
 from .registry import ELEMENTWISE, rule
 
 Tensor = Any
@@ -68,6 +68,6 @@ def isclose(k: Any, x: Tensor, y: Tensor, rtol: float = 1e-5, atol: float = 1e-8
     """|x - y| <= atol + rtol |y|; equal infinities are close."""
     if not is_float(k, x):
         x, y = ops.cast(x, "float64"), ops.cast(y, "float64")
-    near = ops.less_equal(ops.abs(ops.subtract(x, y)), ops.add(ops.multiply(ops.abs(y), rtol), atol))
+    near = ops.less_equal(ops.abs(ops.subtract(x, y)), plus(ops.multiply(ops.abs(y), rtol), atol))
     close = ops.logical_or(ops.equal(x, y), ops.logical_and(near, ops.isfinite(y)))
     return ops.logical_or(close, ops.logical_and(ops.isnan(x), ops.isnan(y))) if equal_nan else close

@@ -15,6 +15,7 @@ from keras import ops
 
 from .. import nn_layers
 from ..builder import Dynamic
+from .operands import plus
 from .registry import SPATIAL, layer_form, rule
 from .spatial import Pads, batched, crop, ints, out_sizes, pad, same_is_exact, sizes_of, taps, unbatched
 
@@ -94,7 +95,7 @@ def conv(k: Any, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dila
     x, single = batched(x, n)
     kernel = ops.transpose(weight, (*range(2, n + 2), 1, 0))
     y = convolve(x, kernel, sizes, stride, explicit(padding, kernel.shape[:n], dilation), dilation, groups)
-    y = y if bias is None else ops.add(y, bias)
+    y = y if bias is None else plus(y, bias)
     return unbatched(y, n) if single else y
 
 
@@ -176,7 +177,7 @@ def conv_transpose(
         k.note(x, k.type(given), ())
     options = [ints(v, n) for v in (stride, padding, output_padding, dilation)]
     y = convolve_transposed(k, x, weight, sizes, options[0], options[1], options[2], options[3], groups)
-    y = y if bias is None else ops.add(y, bias)
+    y = y if bias is None else plus(y, bias)
     return unbatched(y, n) if single else y
 
 

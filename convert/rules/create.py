@@ -11,7 +11,7 @@ from keras import ops
 
 from ..builder import Unknown, is_known
 from ..ir import Sym
-from .operands import is_tensor, number
+from .operands import is_tensor, number, plus
 from .registry import ELEMENTWISE, rule
 
 Tensor = Any
@@ -109,7 +109,7 @@ def _spaced(k: Any, start: Any, end: Any, steps: int) -> Tensor:
         return np.where(near | (steps == 1), up, down)
     start, end = (k.cast(v, dtype) if is_tensor(v) else v for v in (start, end))
     step = ops.divide(ops.subtract(end, start), last)
-    up = ops.add(ops.multiply(k.constant(index, dtype), step), start)
+    up = plus(ops.multiply(k.constant(index, dtype), step), start)
     down = ops.subtract(end, ops.multiply(k.constant(steps - 1 - index, dtype), step))
     return ops.where(k.constant(near | (steps == 1)), up, down)
 

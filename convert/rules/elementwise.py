@@ -108,7 +108,7 @@ def fmod(k: Any, x: Tensor, y: Any) -> Tensor:
     times_ = ops.stop_gradient(ops.trunc(ops.divide(x, y)))
     smooth = ops.subtract(x, ops.multiply(times_, y))
     smooth = ops.where(ops.isfinite(smooth), smooth, x)
-    return ops.add(ops.stop_gradient(ops.subtract(value, smooth)), smooth)
+    return plus(ops.stop_gradient(ops.subtract(value, smooth)), smooth)
 
 
 @rule("aten.addcmul.default", layout=ELEMENTWISE, promote=True)

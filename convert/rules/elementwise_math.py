@@ -210,10 +210,8 @@ def _log_sum(x: Tensor, y: Tensor, base: float) -> Tensor:
     top = ops.stop_gradient(ops.maximum(x, y))
     top = ops.where(ops.isfinite(top), top, ops.zeros_like(top))
     scale = math.log(base)
-    total = ops.add(
-        ops.exp(ops.multiply(ops.subtract(x, top), scale)), ops.exp(ops.multiply(ops.subtract(y, top), scale))
-    )
-    return ops.add(top, ops.multiply(ops.log(total), 1 / scale))
+    total = plus(ops.exp(ops.multiply(ops.subtract(x, top), scale)), ops.exp(ops.multiply(ops.subtract(y, top), scale)))
+    return plus(top, ops.multiply(ops.log(total), 1 / scale))
 
 
 @rule("aten.logaddexp.default", layout=ELEMENTWISE, promote=True)

@@ -58,6 +58,7 @@ def view_as_complex(k: Any, x: Any) -> Any:
     "aten._conj_physical.default",
     "aten.conj_physical.default",
     "aten._conj_copy.default",
+    "prims.conj_physical.default",
 )
 def conj(k: Any, x: Any) -> Any:
     if not k.dtype(x).startswith("complex"):

@@ -37,7 +37,7 @@ def rows_read(k: Any, weight: Any, indices: Any, scale_grad_by_freq: bool) -> An
         return rows
     often = ops.take(count(k, k.reshape(indices, (-1,)), k.shape(weight)[0], k.dtype(weight)), indices, axis=0)
     share = ops.expand_dims(1.0 / often, -1)
-    return ops.add(rows * share, ops.stop_gradient(rows - rows * share))
+    return plus(rows * share, ops.stop_gradient(rows - rows * share))
 
 
 @layer_form("aten.embedding.default", params=("weight",))
@@ -92,7 +92,7 @@ def embedding_bag(
 # ------------------------------------------------------------------------------------------------------ index tensors
 def wrapped(k: Any, index: Any, size: Size) -> Any:
     """Negative indices count from the end."""
-    return ops.where(index < 0, ops.add(index, plain(size)[0]), index)
+    return ops.where(index < 0, plus(index, plain(size)[0]), index)
 
 
 def index_pairs(k: Any, x: Any, indices: Sequence[Any]) -> list[tuple[int, Any]]:
@@ -222,3 +222,13 @@ def nonzero_static(k: Any, x: Any, size: Size, fill_value: int = -1) -> Any:
     _at_call_time(k)
     found = nonzero(k, x)[:size]
     return ops.pad(found, ((0, size - ops.shape(found)[0]), (0, 0)), constant_values=fill_value)
+
+
+@rule("aten.item.default")
+def item(k: Any, x: Any) -> Any:
+    """A number read out of a tensor, to serve as a size: capture gives the op a result that is as long as the number says (and
+    somewhat longer, so that it may be negative), from which the dim is then read. A number out of range raises."""
+    if k.functional:
+        raise Dynamic("a size read out of a tensor")
+    base = k.out.shape[0].evaluate({name: 0 for name in k.out.shape[0].names})
+    return k.full((k.reshape(x, ()) + base,), False, "bool")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from ..builder import Dynamic
+from ..builder import Dynamic, is_known
 from .operands import plus
 from .registry import rule
 from .shape import filled, plain, sizes_of
@@ -116,9 +116,18 @@ def linalg_qr(k: Any, x: Any, mode: str = "reduced") -> Any:
     return (filled(k, sizes_of(k, k.node.outputs[0].type), 0.0, k.out.dtype), r) if mode == "r" else (q, r)
 
 
+def hermitian(x: Any, UPLO: str) -> Any:
+    """The symmetric matrix whose lower (or upper) triangle is that of `x`. Its gradient goes to both triangles evenly,
+    as torch has it: TensorFlow's eigh sends all of it to the lower one."""
+    lower = x if UPLO == "L" else _transposed(x)
+    read = ops.stop_gradient(ops.subtract(ops.tril(lower), ops.negative(_transposed(ops.tril(lower, k=-1)))))
+    both = ops.multiply(ops.subtract(x, ops.negative(_transposed(x))), 0.5)
+    return plus(read, ops.subtract(both, ops.stop_gradient(both)))
+
+
 @rule("aten.linalg_eigvalsh.default")
 def linalg_eigvalsh(k: Any, x: Any, UPLO: str = "L") -> Any:
-    return ops.eigh(x if UPLO == "L" else _transposed(x))[0]
+    return ops.eigh(hermitian(x, UPLO))[0]
 
 
 @rule("aten.linalg_svdvals.default")
@@ -137,7 +146,7 @@ def distance(k: Any, gap: Any, p: float) -> Any:
     if p == float("inf"):
         largest = ops.stop_gradient(ops.max(size, axis=-1, keepdims=True))
         nothing = ops.where(ops.equal(size, largest), size - ops.stop_gradient(size), ops.zeros_like(size))
-        return ops.add(ops.squeeze(largest, -1), ops.sum(nothing, axis=-1))
+        return plus(ops.squeeze(largest, -1), ops.sum(nothing, axis=-1))
     apart = ops.not_equal(gap, 0)
     power = ops.where(
         apart,
@@ -175,7 +184,7 @@ def linalg_svd(k: Any, x: Any, full_matrices: bool = True, compute_uv: bool = Tr
 @rule("aten.linalg_eigh.default", "aten._linalg_eigh.default")
 def linalg_eigh(k: Any, x: Any, UPLO: str = "L", compute_v: bool = True) -> Any:
     """The signs of eigenvectors are the library's own choice, in torch as here."""
-    values, vectors = ops.eigh(x if UPLO == "L" else _transposed(x))
+    values, vectors = ops.eigh(hermitian(x, UPLO))
     return values, vectors if compute_v else filled(k, sizes_of(k, k.node.outputs[1].type), 0.0, k.out.dtype)
 
 
@@ -189,7 +198,8 @@ def cholesky_inverse(k: Any, factor: Any, upper: bool = False) -> Any:
 
 @rule("aten.linalg_matrix_exp.default")
 def linalg_matrix_exp(k: Any, x: Any) -> Any:
-    """Scaling and squaring (Moler and Van Loan 2003): Taylor's series to degree 18 of x / 2^s with norm at most 1, squared s times."""
+    """Scaling and squaring (Moler and Van Loan 2003): Taylor's series to degree 18 of x / 2^s with norm at most 1,
+    squared s times."""
     (n,) = plain(k.shape(x)[-1])
     eye = k.constant(np.eye(n), k.out.dtype)
     norm = ops.stop_gradient(ops.max(ops.sum(ops.abs(x), axis=-2, keepdims=True), axis=-1, keepdims=True))
@@ -201,3 +211,57 @@ def linalg_matrix_exp(k: Any, x: Any) -> Any:
     for i in range(SQUARINGS):
         y = ops.where(halvings > i, ops.matmul(y, y), y)
     return y
+
+
+@rule("aten.linalg_pinv.atol_rtol_tensor")
+def linalg_pinv(k: Any, x: Any, atol: Any = None, rtol: Any = None, hermitian: bool = False) -> Any:
+    """By singular values above max(atol, rtol * greatest). The gradient is that of a matrix of constant rank (Golub and
+    Pereyra 1973), so it needs no gradient of the singular vectors."""
+    fixed = ops.stop_gradient(x)
+    step = ops.subtract(x, fixed)  # zero, with the gradient
+    m, n = plain(*k.shape(x)[-2:])
+    if is_known(m) and is_known(n) and 0 in (m, n):
+        return _transposed(x)
+    read = ops.subtract(ops.tril(fixed), ops.negative(_transposed(ops.tril(fixed, k=-1)))) if hermitian else fixed
+    u, size, v = ops.svd(read, full_matrices=False)
+    if rtol is None:
+        rtol = float(np.finfo(k.dtype(x)).eps) * max(m, n)
+        rtol = rtol if atol is None else ops.where(atol > 0, ops.zeros_like(atol), rtol)
+    least = ops.max(size, axis=-1, keepdims=True) * _column(k, rtol)
+    least = least if atol is None else ops.maximum(least, _column(k, atol))
+    kept = size > least
+    inverse = ops.where(kept, 1.0 / ops.where(kept, size, ops.ones_like(size)), ops.zeros_like(size))
+    p = ops.matmul(_transposed(v) * ops.expand_dims(inverse, -2), _transposed(u))
+    outside, inside = (
+        k.constant(np.eye(d), k.out.dtype) - ops.matmul(a, b) for d, a, b in ((m, fixed, p), (n, p, fixed))
+    )
+    change = ops.matmul(ops.matmul(p, _transposed(p)), ops.matmul(_transposed(step), outside))
+    change = ops.subtract(change, ops.matmul(p, ops.matmul(step, p)))
+    other = ops.matmul(ops.matmul(inside, _transposed(step)), ops.matmul(_transposed(p), p))
+    return plus(p, plus(change, other))
+
+
+def _column(k: Any, tolerance: Any) -> Any:
+    return ops.expand_dims(k.cast(tolerance, k.out.dtype), -1) if hasattr(tolerance, "shape") else tolerance
+
+
+@rule("aten.linalg_householder_product.default")
+def linalg_householder_product(k: Any, x: Any, tau: Any) -> Any:
+    """The first columns of the product of the reflections I - tau v v^T; v is zero above its place and one there."""
+    m, n = plain(*k.shape(x)[-2:])
+    (count,) = plain(k.shape(tau)[-1])
+    v = plus(ops.tril(x, k=-1), k.constant(np.eye(m, n), k.out.dtype))
+    q = ops.subtract(ops.zeros_like(x), k.constant(-np.eye(m, n), k.out.dtype))
+    for i in reversed(range(count)):
+        column = v[..., :, i : i + 1]
+        q = ops.subtract(q, column * ops.matmul(_transposed(column), q) * ops.expand_dims(tau[..., i : i + 1], -1))
+    return q
+
+
+@rule("aten.triangular_solve.default")
+def triangular_solve(
+    k: Any, b: Any, a: Any, upper: bool = True, transpose: bool = False, unitriangular: bool = False
+) -> Any:
+    return linalg_solve_triangular(
+        k, _transposed(a) if transpose else a, b, upper != transpose, True, unitriangular
+    ), k.broadcast_to(a, sizes_of(k, k.node.outputs[1].type))

@@ -187,8 +187,8 @@ def _once(k: Any, x: Any, term: str) -> tuple[Any, str]:
 
 @rule("aten._grouped_mm.default")
 def _grouped_mm(k: Any, x: Any, w: Any, ends: Any = None, bias: Any = None, out_dtype: Any = None) -> Any:
-    """One matrix product for each group. A matrix among the operands is cut into groups at `ends` (exclusive, rising): rows
-    of x against a stack w, columns of w against a stack x, or, where both are matrices, the axis that is summed over.
+    """One matrix product for each group. A matrix among the operands is cut into groups at `ends` (exclusive, rising):
+    rows of x against a stack w, columns of w against a stack x, or, where both are matrices, the axis that is summed.
 
     Every group is computed on everything and the rest set to zero: no size depends on the data.
     """

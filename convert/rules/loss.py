@@ -8,7 +8,7 @@ from typing import Any
 
 from keras import ops
 
-from .operands import is_float
+from .operands import is_float, plus
 from .registry import ELEMENTWISE, rule
 
 Tensor = Any
@@ -77,7 +77,7 @@ def binary_cross_entropy(k: Any, x: Tensor, target: Tensor, weight: Any = None, 
     log_x, log_rest = ops.maximum(ops.log(x), -100.0), ops.maximum(ops.log1p(ops.negative(x)), -100.0)
     log_x, log_rest = ops.stop_gradient(log_x), ops.stop_gradient(log_rest)
     loss = ops.subtract(ops.multiply(ops.subtract(target, 1.0), log_rest), ops.multiply(target, log_x))
-    loss = ops.add(loss, ops.multiply(slope, ops.subtract(x, ops.stop_gradient(x))))
+    loss = plus(loss, ops.multiply(slope, ops.subtract(x, ops.stop_gradient(x))))
     return reduced(loss if weight is None else ops.multiply(loss, weight), reduction)
 
 
@@ -87,8 +87,8 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:
     slope: Any = ops.softplus(ops.negative(x))
     if pos_weight is not None:
-        slope = ops.multiply(slope, ops.add(ops.multiply(ops.subtract(pos_weight, 1.0), target), 1.0))
-    loss = ops.add(ops.multiply(ops.subtract(1.0, target), x), slope)
+        slope = ops.multiply(slope, plus(ops.multiply(ops.subtract(pos_weight, 1.0), target), 1.0))
+    loss = plus(ops.multiply(ops.subtract(1.0, target), x), slope)
     return reduced(loss if weight is None else ops.multiply(loss, weight), reduction)
 
 
@@ -99,15 +99,15 @@ def poisson_nll_loss(
     if log_input:
         loss = ops.subtract(ops.exp(x), ops.multiply(target, x))
     else:
-        loss = ops.subtract(x, ops.multiply(target, ops.log(ops.add(x, eps))))
+        loss = ops.subtract(x, ops.multiply(target, ops.log(plus(x, eps))))
     if full:
         above = ops.greater(target, 1)
         safe = ops.where(above, target, ops.ones_like(target))
-        stirling = ops.add(
+        stirling = plus(
             ops.subtract(ops.multiply(safe, ops.log(safe)), safe),
             ops.multiply(ops.log(ops.multiply(safe, 2 * math.pi)), 0.5),
         )
-        loss = ops.add(loss, ops.where(above, stirling, ops.zeros_like(stirling)))
+        loss = plus(loss, ops.where(above, stirling, ops.zeros_like(stirling)))
     return reduced(loss, reduction)
 
 
@@ -123,7 +123,7 @@ def margin_ranking_loss(
 def hinge_embedding_loss(k: Any, x: Tensor, target: Tensor, margin: float = 1.0, reduction: int = 1) -> Tensor:
     """x where the target is 1, max(0, margin - x) where it is -1, their sum where it is neither."""
     apart = ops.where(ops.equal(target, 1), ops.zeros_like(x), _positive(ops.subtract(margin, x)))
-    return reduced(ops.add(apart, ops.where(ops.equal(target, -1), ops.zeros_like(x), x)), reduction)
+    return reduced(plus(apart, ops.where(ops.equal(target, -1), ops.zeros_like(x), x)), reduction)
 
 
 def _positive(x: Tensor) -> Tensor:
@@ -189,7 +189,7 @@ def cross_entropy_loss(
     shaped = None if weight is None else ops.reshape(weight, [-1 if i == axis else 1 for i in range(len(x.shape))])
     weighted = log_p if shaped is None else ops.multiply(log_p, shaped)
     if is_float(k, target):
-        p = ops.add(ops.multiply(target, 1 - label_smoothing), label_smoothing / count) if label_smoothing else target
+        p = plus(ops.multiply(target, 1 - label_smoothing), label_smoothing / count) if label_smoothing else target
         loss = ops.negative(ops.sum(ops.multiply(weighted, p), axis=axis))
         return reduced(loss, reduction)
     loss, _ = _nll(k, log_p, target, weight, reduction, ignore_index)
@@ -203,4 +203,4 @@ def cross_entropy_loss(
     if reduction == 1:
         _, scale = _picked(k, log_p, target, weight, ignore_index)
         smooth = ops.divide(smooth, ops.sum(scale))
-    return ops.add(ops.multiply(loss, 1 - label_smoothing), ops.multiply(smooth, label_smoothing / count))
+    return plus(ops.multiply(loss, 1 - label_smoothing), ops.multiply(smooth, label_smoothing / count))

@@ -14,6 +14,7 @@ from ..builder import Dynamic
 from ..capture import CUMULATIVE
 from ..ir import ByMode
 from ..nn_layers import moments, scaled, statistics_dtype
+from ..passes.absorb_batch_counters import ABSORBED
 from .registry import MAPPED, SPATIAL, layer_form, rule
 
 
@@ -79,7 +80,8 @@ def batch_norm_layer(
     weights = {"gamma": weight, "beta": bias, "moving_mean": running_mean, "moving_variance": running_var}
     if k.batchnorm == "keras" and mode == "mode" and running_mean is not None and config["momentum"] is not None:
         return k.layer(keras.layers.BatchNormalization, x, weights=weights, **config)
-    weights["num_batches_tracked"] = k.sibling(running_mean, "num_batches_tracked")
+    if ABSORBED in k.node.origin.passes or mode == "moving" or config["momentum"] is None:
+        weights["num_batches_tracked"] = k.sibling(running_mean, "num_batches_tracked")
     config |= {"tracked": running_mean is not None, "statistics": mode}
     return k.layer(nn_layers.BatchNormalization, x, weights=weights, **config)
 

@@ -190,7 +190,7 @@ def max_pool_with_indices(
         start = line(k, w.out[axis], "int64") * w.stride[axis]
         shape = [-1 if a == axis + 1 else 1 for a in range(w.n + 2)]
         at = plus(ops.take(k.constant(position, "int64"), tap, axis=0), ops.reshape(start, shape))
-        index = at if axis == 0 else ops.add(index * whole(w.sizes[axis]), at)
+        index = at if axis == 0 else plus(index * whole(w.sizes[axis]), at)
     return (unbatched(value, w.n), unbatched(index, w.n)) if single else (value, index)
 
 

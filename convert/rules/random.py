@@ -97,7 +97,7 @@ def _alpha(x: Tensor, mask: Tensor, p: float) -> Tensor:
     alpha = 1.7580993408473766
     a = 1 / math.sqrt((alpha * alpha * p + 1) * (1 - p)) if p < 1 else 0.0
     return plus(
-        ops.multiply(x, ops.multiply(mask, a)), ops.add(ops.multiply(ops.subtract(mask, 1.0), alpha * a), alpha * a * p)
+        ops.multiply(x, ops.multiply(mask, a)), plus(ops.multiply(ops.subtract(mask, 1.0), alpha * a), alpha * a * p)
     )
 
 

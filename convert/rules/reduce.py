@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from ..builder import is_known
-from .operands import by_parts, is_float, product, root, torch_order
+from .operands import by_parts, is_float, plus, product, root, torch_order
 from .registry import MAPPED, rule
 
 Tensor = Any
@@ -194,7 +194,7 @@ def median(k: Any, x: Tensor) -> Tensor:
     equal = ops.equal(flat, value)
     shared = ops.divide(ops.sum(ops.where(equal, flat, ops.zeros_like(flat))), ops.sum(ops.cast(equal, k.dtype(x))))
     value = ops.where(ops.any(ops.isnan(flat)), math.nan, value)
-    return ops.add(value, ops.subtract(shared, ops.stop_gradient(shared)))
+    return plus(value, ops.subtract(shared, ops.stop_gradient(shared)))
 
 
 @rule("aten.median.dim", layout=MAPPED)

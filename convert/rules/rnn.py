@@ -11,6 +11,7 @@ from .. import nn_layers
 from ..builder import Dynamic, is_known
 from ..ir import ByMode
 from ..recurrence import activate, gru_step, lstm_step, parameter_shapes, recur
+from .operands import plus
 from .registry import layer_form, rule
 
 RNN = {
@@ -88,13 +89,13 @@ def recurrent_layer(
 def projections(x: Any, h: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> tuple[Any, Any]:
     """The input's and the state's share of the gates, biases included."""
     xs, hs = ops.matmul(x, ops.transpose(w_ih)), ops.matmul(h, ops.transpose(w_hh))
-    return xs if b_ih is None else ops.add(xs, b_ih), hs if b_hh is None else ops.add(hs, b_hh)
+    return xs if b_ih is None else plus(xs, b_ih), hs if b_hh is None else plus(hs, b_hh)
 
 
 @rule("aten.lstm_cell.default")
 def lstm_cell(k: Any, x: Any, hx: Sequence[Any], w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> tuple[Any, Any]:
     xs, hs = projections(x, hx[0], w_ih, w_hh, b_ih, b_hh)
-    return lstm_step(ops.add(xs, hs), hx[1])
+    return lstm_step(plus(xs, hs), hx[1])
 
 
 @rule("aten.gru_cell.default")
@@ -105,4 +106,4 @@ def gru_cell(k: Any, x: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any
 @rule("aten.rnn_tanh_cell.default", "aten.rnn_relu_cell.default")
 def rnn_cell(k: Any, x: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> Any:
     xs, hs = projections(x, hx, w_ih, w_hh, b_ih, b_hh)
-    return activate("rnn_tanh" if "tanh" in k.node.op else "rnn_relu", ops.add(xs, hs))
+    return activate("rnn_tanh" if "tanh" in k.node.op else "rnn_relu", plus(xs, hs))

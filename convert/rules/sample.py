@@ -78,7 +78,7 @@ def picker(k: Any, x: Any, grid: Any, sizes: Sequence[Any]) -> Callable[[Sequenc
             here = ops.logical_and(at >= 0.0, at <= limit - 1.0)
             inside = here if inside is None else ops.logical_and(inside, here)
             whole = ops.cast(ops.where(here, at, ops.zeros_like(at)), "int32")
-            offset = whole if offset is None else ops.add(offset * size, whole)
+            offset = whole if offset is None else plus(offset * size, whole)
         values = ops.take(flat, plus(offset, index), axis=0)
         return values * ops.expand_dims(ops.cast(inside, dtype), -1)
 
@@ -107,7 +107,7 @@ def grid_sampler(k: Any, x: Any, grid: Any, interpolation: int, padding: int, al
         term = pick([start + float(high) for start, high in zip(starts, corner, strict=True)]) * ops.expand_dims(
             weight, -1
         )
-        total = term if total is None else ops.add(total, term)
+        total = term if total is None else plus(total, term)
     return total
 
 
@@ -124,7 +124,7 @@ def bicubic(pick: Any, ats: Sequence[Any], lengths: Sequence[Any], padding: int,
             padded(start + tap, size, padding, align) for start, tap, size in zip(starts, taps, lengths, strict=True)
         ]
         term = pick(where) * ops.expand_dims(weight, -1)
-        total = term if total is None else ops.add(total, term)
+        total = term if total is None else plus(total, term)
     return total
 
 

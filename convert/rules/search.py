@@ -80,8 +80,9 @@ def bincount(k: Any, x: Any, weights: Any = None, minlength: int = 0) -> Any:
 
 @rule("aten.histc.default")
 def histc(k: Any, x: Any, bins: int = 100, least: Any = 0, greatest: Any = 0) -> Any:
-    """How many values lie in each of `bins` equal parts of [least, greatest], the last one closed; values outside count nowhere.
-    Equal bounds stand for the values' own extremes, or for one on either side of these where they are equal too."""
+    """How many values lie in each of `bins` equal parts of [least, greatest], the last one closed; values outside count
+    nowhere. Equal bounds stand for the values' own extremes, or for one on either side of these where they are equal
+    too."""
     x = ops.stop_gradient(k.reshape(x, (-1,)))
     low, high = least, greatest
     if not least < greatest:

@@ -12,6 +12,7 @@ from keras import ops
 
 from ..builder import Dynamic
 from ..promote import category
+from .operands import plus
 from .registry import MAPPED, rule
 from .shape import Size, part, plain
 
@@ -97,7 +98,22 @@ def nanmedian(k: Any, x: Any) -> Any:
     equal = ops.logical_or(ops.equal(flat, value), ops.logical_and(ops.isnan(flat), ops.isnan(value)))
     carrier = ops.where(ops.isfinite(flat), flat, ops.zeros_like(flat))
     nothing = ops.where(equal, carrier - ops.stop_gradient(carrier), ops.zeros_like(flat))  # zero, with the gradient
-    return ops.add(value, ops.sum(nothing) / k.cast(ops.sum(ops.cast(equal, "int32")), k.out.dtype))
+    return plus(value, ops.sum(nothing) / k.cast(ops.sum(ops.cast(equal, "int32")), k.out.dtype))
+
+
+@rule("aten.mode.default", layout=MAPPED)
+def mode(k: Any, x: Any, dim: int = -1, keepdim: bool = False) -> tuple[Any, Any]:
+    """The most frequent value, the least of several, and the last place where it stands (torch promises none)."""
+    if not k.rank(x):
+        return x, ops.cast(ops.zeros_like(x), "int64")
+    (axis,) = k.reduce([dim], keepdim)
+    rows = ops.moveaxis(x, axis, -1)
+    order = sorting_index(k, rows, len(rows.shape) - 1)
+    rows = ops.take_along_axis(rows, order, axis=-1)
+    often = ops.sum(ops.cast(ops.equal(ops.expand_dims(rows, -1), ops.expand_dims(rows, -2)), "int32"), axis=-1)
+    first = ops.argmax(often, axis=-1, keepdims=True)
+    last = ops.cast(first, "int32") + ops.take_along_axis(often, first, axis=-1) - 1
+    return picked(k, x, ops.moveaxis(ops.take_along_axis(order, last, axis=-1), -1, axis), axis, keepdim)
 
 
 # ------------------------------------------------------------------------------------------------------ distinct values

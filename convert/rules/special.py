@@ -23,7 +23,7 @@ def _horner(x: Tensor, coefficients: Any) -> Tensor:
     """sum c[i] x**i."""
     *rest, total = coefficients
     for c in reversed(rest):
-        total = ops.add(ops.multiply(x, total), c)
+        total = plus(ops.multiply(x, total), c)
     return total
 
 
@@ -43,11 +43,11 @@ def lgamma(k: Any, x: Tensor) -> Tensor:
     """Stirling's series at x + 8, and log(pi / |sin(pi x)|) - lgamma(1 - x) on the left."""
     left, y = _right_half(x)
     near = ops.less(y, 16.0)
-    steps = [ops.log(ops.where(near, ops.add(y, float(i)), 1.0)) for i in range(SHIFT)]
-    z = ops.where(near, ops.add(y, float(SHIFT)), y)
+    steps = [ops.log(ops.where(near, plus(y, float(i)), 1.0)) for i in range(SHIFT)]
+    z = ops.where(near, plus(y, float(SHIFT)), y)
     inverse = ops.reciprocal(z)
     series = _horner(ops.square(inverse), [b / ((2 * i + 2) * (2 * i + 1)) for i, b in enumerate(BERNOULLI)])
-    stirling = ops.add(
+    stirling = plus(
         ops.multiply(ops.subtract(z, 0.5), ops.subtract(ops.log(z), 1.0)), 0.5 * math.log(2 * math.pi) - 0.5
     )
     value = ops.subtract(plus(stirling, ops.multiply(series, inverse)), functools.reduce(plus, steps))
@@ -60,8 +60,8 @@ def lgamma(k: Any, x: Tensor) -> Tensor:
 def digamma(k: Any, x: Tensor) -> Tensor:
     """The asymptotic series at x + 8, and psi(1 - x) - pi / tan(pi x) on the left. NaN at negative integers."""
     left, y = _right_half(x)
-    steps = [ops.reciprocal(ops.add(y, float(i))) for i in range(SHIFT)]
-    z = ops.add(y, float(SHIFT))
+    steps = [ops.reciprocal(plus(y, float(i))) for i in range(SHIFT)]
+    z = plus(y, float(SHIFT))
     square = ops.square(ops.reciprocal(z))
     series = ops.multiply(_horner(square, [b / (2 * i + 2) for i, b in enumerate(BERNOULLI)]), square)
     value = ops.subtract(ops.log(z), plus(ops.multiply(ops.reciprocal(z), 0.5), series))
@@ -78,16 +78,14 @@ def _zeta(k: Any, s: Any, q: Tensor) -> Tensor:
     rows = plus(ops.expand_dims(q, -1), k.constant(np.arange(terms), k.dtype(q)))
     power = s if not hasattr(s, "shape") else ops.expand_dims(s, -1)
     head = ops.sum(ops.power(rows, ops.negative(power) if hasattr(s, "shape") else -power), axis=-1)
-    a = ops.add(q, float(terms))
+    a = plus(q, float(terms))
     last = ops.power(a, ops.negative(s) if hasattr(s, "shape") else -s)
-    total = ops.add(head, ops.multiply(last, ops.add(ops.divide(a, ops.subtract(s, 1.0)), 0.5)))
+    total = plus(head, ops.multiply(last, plus(ops.divide(a, ops.subtract(s, 1.0)), 0.5)))
     rising, inverse = ops.multiply(last, s), ops.reciprocal(a)
     for i, b in enumerate(BERNOULLI):
         rising = ops.multiply(rising, inverse)
-        total = ops.add(total, ops.multiply(rising, b / math.factorial(2 * i + 2)))
-        rising = ops.multiply(
-            ops.multiply(rising, inverse), ops.multiply(ops.add(s, 2.0 * i + 1), ops.add(s, 2.0 * i + 2))
-        )
+        total = plus(total, ops.multiply(rising, b / math.factorial(2 * i + 2)))
+        rising = ops.multiply(ops.multiply(rising, inverse), ops.multiply(plus(s, 2.0 * i + 1), plus(s, 2.0 * i + 2)))
     return total
 
 

@@ -10,6 +10,7 @@ from keras import ops
 
 from ..builder import is_known
 from ..promote import category
+from .operands import plus
 from .registry import MAPPED, rule
 from .shape import Size, part, plain, sizes_of
 
@@ -204,6 +205,6 @@ def col2im(
             placed = ops.pad(
                 one, [*[(0, 0)] * rank, (i * dh, tall - oh * sh - i * dh), (j * dw, wide - ow * sw - j * dw)]
             )
-            total = placed if total is None else ops.add(total, placed)
+            total = placed if total is None else plus(total, placed)
     assert total is not None
     return total[..., ph : ph + h, pw : pw + w]

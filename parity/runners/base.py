@@ -40,8 +40,8 @@ class Request:
     inputs: flat, in the contract's order. mode: "eval" or "train". backward: also the vector-Jacobian product.
     cotangents: one per output, None for an output that has no gradient; None altogether lets the runner draw them from
     `seed`. draws: what each random site uses instead of drawing; None lets the runner draw from `seed` and record.
-    structure: how the original's outputs nest in this mode (see `align`). perturbation and flush_denormals are asked of
-    the original only.
+    structure: how the original's outputs nest in this mode (see `align`). perturbation, flush_denormals and contiguous
+    (backward kernels get contiguous operands) are asked of the original only.
     """
 
     inputs: tuple[Array, ...]
@@ -53,6 +53,7 @@ class Request:
     structure: Any = None
     perturbation: Perturbation | None = None
     flush_denormals: bool = False
+    contiguous: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from isomorph.convert.errors import UsageError
-from isomorph.parity.random_mode import Float64Mode, IndexBounds, RandomTape, eager_control_flow, torch_dtype_limits_of
+from isomorph.parity.random_mode import ContiguousBackward, Float64Mode, IndexBounds, RandomTape, eager_control_flow, torch_dtype_limits_of
 from isomorph.parity.runners.base import ParameterInfo, Perturbation, Request, Response
 from isomorph.parity.strategies import round_to
 from isomorph.parity.tolerance import Array
@@ -144,7 +144,8 @@ class TorchRunner:
                     raise UsageError(f"the original drew {len(request.draws)} times, then {len(tape.draws)} times")
                 structure, outputs = flatten_output(result)
                 after = {name: to_numpy(t) for name, t in _named(self._module, "buffers")}
-                cotangents, inputs, parameters = self._pull_back(request, leaves, outputs)
+                with ContiguousBackward() if request.contiguous else contextlib.nullcontext():
+                    cotangents, inputs, parameters = self._pull_back(request, leaves, outputs)
         finally:
             if request.flush_denormals:
                 torch.set_flush_denormal(False)

@@ -35,10 +35,15 @@ def on_keras(conversion: Any, *tensors: Any, training: bool = False, model: Any 
     """The flat outputs for torch-ordered inputs, in torch's axis order."""
     arrays = [np.asarray(t.numpy() if isinstance(t, torch.Tensor) else t) for t in tensors]
     result = (model or conversion.model)(conversion.keras_inputs(arrays), training=training)
-    return [p.to_torch(keras.ops.convert_to_numpy(y)) for p, y in zip(conversion.outputs, conversion.flatten_outputs(result), strict=True)]
+    return [
+        p.to_torch(keras.ops.convert_to_numpy(y))
+        for p, y in zip(conversion.outputs, conversion.flatten_outputs(result), strict=True)
+    ]
 
 
-def assert_same(conversion: Any, module: torch.nn.Module, *tensors: torch.Tensor, training: bool = False, tolerance: float = 1e-10) -> None:
+def assert_same(
+    conversion: Any, module: torch.nn.Module, *tensors: torch.Tensor, training: bool = False, tolerance: float = 1e-10
+) -> None:
     """Both sides give the same outputs (deterministic modes only)."""
     got, want = on_keras(conversion, *tensors, training=training), on_torch(module, *tensors, training=training)
     assert len(got) == len(want)
@@ -65,7 +70,10 @@ def portrait(module: torch.nn.Module) -> dict[str, Any]:
         "modes": [(n, m.training) for n, m in module.named_modules()],
         "weights": {n: (id(t), t.clone()) for n, t in [*module.named_parameters(), *module.named_buffers()]},
         "flags": {n: (p.requires_grad, p.grad is None) for n, p in module.named_parameters()},
-        "hooks": [(n, len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for n, m in module.named_modules()],
+        "hooks": [
+            (n, len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks))
+            for n, m in module.named_modules()
+        ],
         "attributes": [(n, sorted(vars(m)), getattr(m, "momentum", None)) for n, m in module.named_modules()],
     }
 

@@ -22,12 +22,15 @@ load_rules()
 HERE = Path(__file__).name
 
 
-@pytest.mark.parametrize(("error", "code"), [(IsomorphError, 4), (UsageError, 2), (CaptureError, 2), (WeightError, 2), (UnsupportedError, 3), (ParityError, 1)])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(IsomorphError, 4), (UsageError, 2), (CaptureError, 2), (WeightError, 2), (UnsupportedError, 3), (ParityError, 1)],
+)
 def test_exit_codes(error: type[IsomorphError], code: int) -> None:
     assert error("x").exit_code == code
 
 
-# -------------------------------------------------------------------------------------------------------------- refusals
+# ------------------------------------------------------------------------------------------------------------- refusals
 class Branch(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +68,7 @@ def test_a_branch_on_data_is_one_clear_error() -> None:
     ],
 )
 def test_example_inputs_that_do_not_bind(args: tuple[Tensor, ...], kwargs: dict[str, object], piece: str) -> None:
-    with pytest.raises(CaptureError, match="do not fit Branch.forward") as refused:
+    with pytest.raises(CaptureError, match=r"do not fit Branch\.forward") as refused:
         to_keras(Branch(), args, kwargs)
     assert piece in str(refused.value)
 
@@ -119,7 +122,7 @@ def test_a_model_without_tensors() -> None:
         to_keras(Nothing(), (torch.zeros(2),))
 
 
-# ------------------------------------------------------------------------------------------------------- unsupported ops
+# ------------------------------------------------------------------------------------------------------ unsupported ops
 @pytest.fixture
 def custom_ops() -> Iterator[None]:
     with torch.library._scoped_library("isomorph_test", "FRAGMENT") as library:
@@ -157,7 +160,10 @@ def test_all_unsupported_ops_at_once(custom_ops: None) -> None:
     assert alpha.strip().startswith("isomorph_test.alpha.default x2  first in first.1 (Custom) at ")
     assert alpha.endswith(f"{HERE}:{line}")
     assert omega.strip().startswith("isomorph_test.omega.default x1  first in (root)")
-    assert [(m.op, m.count) for m in refused.value.ops] == [("isomorph_test.alpha.default", 2), ("isomorph_test.omega.default", 1)]
+    assert [(m.op, m.count) for m in refused.value.ops] == [
+        ("isomorph_test.alpha.default", 2),
+        ("isomorph_test.omega.default", 1),
+    ]
     assert [o.module_path for o in refused.value.ops[0].origins] == ["first.1", "second"]
     assert refused.value.exit_code == 3
     assert_untouched(before, module)
@@ -174,7 +180,7 @@ def test_unsupported_ops_inside_branches_are_found(custom_ops: None) -> None:
     assert "isomorph_test.alpha.default x1" in str(refused.value)
 
 
-# -------------------------------------------------------------------------------------------------- decomposition fallback
+# ----------------------------------------------------------------------------------------------- decomposition fallback
 class Mixed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -202,9 +208,11 @@ def test_an_op_without_a_rule_is_decomposed_and_no_other(removed: list[str], mon
     assert_same(converted, module, randn(5, 4, seed=3), training=True)
 
 
-# ----------------------------------------------------------------------------------------------------------- what it says
+# --------------------------------------------------------------------------------------------------------- what it says
 def test_a_conversion_leaves_the_module_alone() -> None:
-    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, momentum=None), nn.Dropout(), nn.Flatten(), nn.Linear(2 * 4, 2))
+    module = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, momentum=None), nn.Dropout(), nn.Flatten(), nn.Linear(2 * 4, 2)
+    )
     module[0].weight.requires_grad_(False)
     module[1].eval()
     module[4].register_forward_hook(lambda m, i, o: None)
@@ -237,7 +245,9 @@ def test_dim_names_are_the_users() -> None:
             return (ids * mask).sum(1)
 
     ids = torch.zeros(2, 7)
-    named = capture(Net(), (ids, ids), None, {"ids": {0: "b", 1: "s"}, "mask": {0: "b", 1: "s"}}, has_rule=is_supported).graph
+    named = capture(
+        Net(), (ids, ids), None, {"ids": {0: "b", 1: "s"}, "mask": {0: "b", 1: "s"}}, has_rule=is_supported
+    ).graph
     assert [v.type.shape for v in named.inputs] == [(Sym("b"), Sym("s"))] * 2
     assert named.bounds.keys() == {"b", "s"}
     free = capture(Net(), (ids, ids), has_rule=is_supported).graph
@@ -248,7 +258,11 @@ def test_dim_names_are_the_users() -> None:
 
 @pytest.mark.parametrize("example", [1, 2])
 def test_the_batch_is_free_whatever_the_example_had(example: int) -> None:
-    module = settled(nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4), nn.Softmax(1)))
+    module = settled(
+        nn.Sequential(
+            nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4), nn.Softmax(1)
+        )
+    )
     converted = to_keras(module, (randn(example, 2, 4, 4),))
     for batch in (1, 3, 7):
         assert_same(converted, module, randn(batch, 2, 4, 4, seed=batch))
@@ -271,4 +285,6 @@ def test_a_static_graph_keeps_its_numbers() -> None:
     module = settled(Mixed())
     converted = to_keras(module, (randn(3, 4),), None, {})
     assert converted.inputs[0].dims == (3, 4)
-    np.testing.assert_allclose(np.asarray(converted.model(randn(3, 4).numpy())), module(randn(3, 4)).detach().numpy(), rtol=1e-12)
+    np.testing.assert_allclose(
+        np.asarray(converted.model(randn(3, 4).numpy())), module(randn(3, 4)).detach().numpy(), rtol=1e-12
+    )

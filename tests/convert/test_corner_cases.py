@@ -48,7 +48,7 @@ class Function(nn.Module):
         return self.function(self, x)
 
 
-# --------------------------------------------------------------------------------------------------------------- outputs
+# -------------------------------------------------------------------------------------------------------------- outputs
 @pytest.mark.parametrize(
     "function",
     [
@@ -89,7 +89,7 @@ def test_inputs_that_nobody_reads(tmp_path: Path) -> None:
         to_keras(Function(lambda m, x: m.b * 2, b=torch.ones(2)), (3,))
 
 
-# ----------------------------------------------------------------------------------------------------------------- names
+# ---------------------------------------------------------------------------------------------------------------- names
 class Named(nn.Module):
     def __init__(self, names: list[str]) -> None:
         super().__init__()
@@ -101,7 +101,16 @@ class Named(nn.Module):
         return x
 
 
-@pytest.mark.parametrize("names", [["x", "input", "input_0", "model"], ["a b", "naïve", "a/b", "ab"], ["A", "a"], ["kernel", "layer_1", "training_", "reshape"]], ids=str)
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["x", "input", "input_0", "model"],
+        ["a b", "naïve", "a/b", "ab"],
+        ["A", "a"],
+        ["kernel", "layer_1", "training_", "reshape"],
+    ],
+    ids=str,
+)
 def test_names_that_clash_or_are_no_identifiers(names: list[str], tmp_path: Path) -> None:
     assert_holds(settled(Named(names)), randn(2, 3), path=tmp_path, training=False)
 
@@ -118,7 +127,7 @@ def test_inputs_named_like_keras_arguments(tmp_path: Path) -> None:
     assert_same(load(tmp_path / "m.keras"), Net(), randn(2, 3), randn(2, 3, seed=1), randn(2, 3, seed=2))
 
 
-# -------------------------------------------------------------------------------------------------------- sharing, state
+# ------------------------------------------------------------------------------------------------------- sharing, state
 class Counter(nn.Module):
     """Counts its calls; called twice in one forward pass."""
 
@@ -164,10 +173,15 @@ def test_statistics_that_are_read_after_their_update(function: Any, tmp_path: Pa
     assert_holds(module, randn(4, 3), path=tmp_path)
 
 
-def test_a_weight_is_read_beside_its_layer(tmp_path: Path) -> None:
-    module = Function(lambda m, x: (m.fc(x), m.fc.weight.norm(), m.fc.bias * 2), fc=nn.Linear(3, 3))
-    converted = assert_holds(settled(module), randn(2, 3), path=tmp_path)
-    assert len(converted.model.trainable_variables) == 2
+def test_a_weight_is_read_or_returned_beside_its_layer(tmp_path: Path) -> None:
+    for function in (lambda m, x: (m.fc(x), m.fc.weight.norm(), m.fc.bias * 2), lambda m, x: (m.fc(x), m.fc.weight)):
+        module = settled(Function(function, fc=nn.Linear(3, 3)))
+        converted = assert_holds(module, randn(2, 3), path=tmp_path)
+        assert len(converted.model.trainable_variables) == 2
+        state = {n: t + 1 for n, t in module.state_dict().items()}
+        converted.push(state)
+        module.load_state_dict(state)
+        assert_same(converted, module, randn(2, 3))
 
 
 def test_a_layer_inside_two_parents(tmp_path: Path) -> None:
@@ -200,7 +214,7 @@ def test_a_region_without_gradients() -> None:
     np.testing.assert_allclose(by_weight.numpy(), module.w.grad.numpy(), rtol=1e-12)
 
 
-def test_one_hundred_levels_deep(tmp_path: Path) -> None:
+def test_twenty_five_levels_deep(tmp_path: Path) -> None:
     class Level(nn.Module):
         def __init__(self, depth: int) -> None:
             super().__init__()
@@ -226,3 +240,55 @@ def test_an_exported_program_converts(tmp_path: Path) -> None:
     for batch in (1, 5):
         assert_same(converted, module, randn(batch, 3))
     assert converted.pull().keys() == module.state_dict().keys()
+
+
+# ---------------------------------------------------------------------------------------------------------- free sizes
+class Image(nn.Module):
+    """Down, up and back to the size of the input, whatever it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.norm = nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4)
+        self.up = nn.ConvTranspose2d(4, 3, 2, 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = torch.relu(self.norm(self.down(x)))
+        z = nn.functional.interpolate(self.up(y), size=x.shape[2:], mode="bilinear", align_corners=False)
+        return z + x, y.flatten(2).transpose(1, 2)
+
+
+class Sequence(nn.Module):
+    """Positions, a causal mask and heads, for any batch and any length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.zeros(32, 8))
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        n = x.shape[1]
+        x = x + self.positions[:n]
+        y, weights = self.attention(x, x, x, attn_mask=torch.triu(torch.ones(n, n, dtype=torch.bool), 1))
+        return y, weights, x[:, -1], x[:, ::2]
+
+
+@pytest.mark.parametrize("layout", ["keras", "torch"])
+def test_an_image_of_any_size(layout: str, tmp_path: Path) -> None:
+    module = settled(Image())
+    converted = to_keras(module, (randn(2, 3, 8, 10),), None, {"x": {0: "b", 2: "h", 3: "w"}}, layout=layout)
+    assert converted.inputs[0].dims == ("b", 3, "h", "w")
+    assert converted.outputs[0].dims == ("b", 3, "h", "w")
+    for shape in ((1, 3, 8, 10), (3, 3, 9, 7), (2, 3, 16, 16)):
+        for training in (False, True):
+            assert_same(converted, module, randn(*shape), training=training)
+    converted.save(tmp_path / "m.keras")
+    assert_same(load(tmp_path / "m.keras"), module, randn(2, 3, 5, 12))
+
+
+def test_a_sequence_of_any_length(tmp_path: Path) -> None:
+    module = settled(Sequence())
+    converted = to_keras(module, (randn(2, 5, 8),), None, {"x": {0: "b", 1: "s"}})
+    converted.save(tmp_path / "m.keras")
+    for each in (converted, load(tmp_path / "m.keras")):
+        for shape in ((1, 1, 8), (3, 7, 8), (2, 32, 8)):
+            assert_same(each, module, randn(*shape))

@@ -46,9 +46,9 @@ def chain(length: int) -> tuple[Graph, list[Value]]:
     return Graph([x], [made[-1]], nodes), made
 
 
-# -------------------------------------------------------------------------------------------------------------- verifier
+# ------------------------------------------------------------------------------------------------------------- verifier
 def test_a_use_before_definition_shows_the_node_its_neighbours_and_its_origin() -> None:
-    graph, made = chain(9)
+    graph, _ = chain(9)
     assert graph.verify() is graph
     stranger = value("stranger")
     graph.nodes[4] = graph.nodes[4].replace(args=(stranger,))
@@ -94,7 +94,7 @@ def test_what_hangs_in_the_air_is_refused() -> None:
         graph.verify()
 
 
-# --------------------------------------------------------------------------------------------------------------- printer
+# -------------------------------------------------------------------------------------------------------------- printer
 def full_graph() -> Graph:
     """One of everything the printer and the JSON form know."""
     x, w, count = value("x"), value("w", "float32", 4, 4), value("count", "int64", 1)
@@ -102,7 +102,12 @@ def full_graph() -> Graph:
     body = Graph([branch], [branch], [])
     nodes = [
         Node("aten.gt.Scalar", (x, float("-inf")), {}, (mask,), HERE),
-        Node("test.op", (x, [w, None, 2], Sym("2*b"), ByMode(True, False), "mean", 1e-5, 1 + 2j), {"dtype": "float32", "f": float("nan")}, (y,)),
+        Node(
+            "test.op",
+            (x, [w, None, 2], Sym("2*b"), ByMode(True, False), "mean", 1e-5, 1 + 2j),
+            {"dtype": "float32", "f": float("nan")},
+            (y,),
+        ),
         Node("higher_order.cond", (mask, body, body, [x]), {}, (value("z"),)),
         Node("aten.add.Scalar", (count, 1), {"alpha": 1}, (new,)),
     ]
@@ -117,15 +122,17 @@ def test_the_text_form() -> None:
         "  own %w: float32[4, 4]  # parameter fc.weight, trainable",
         "  own %count: int64[1]  # buffer n",
         "  %mask: bool[b, 4] = aten.gt.Scalar(%x, -inf)",
-        "  %y: float32[b, 4] = test.op(%x, [%w, None, 2], 2*b, <True | False>, 'mean', 1e-05, (1+2j), dtype='float32', f=nan)",
-        "  %z: float32[b, 4] = higher_order.cond(%mask, {graph(%t: float32[b, 4]);   return [%t]}, {graph(%t: float32[b, 4]);   return [%t]}, [%x])",
+        "  %y: float32[b, 4] = test.op(%x, [%w, None, 2], 2*b, <True | False>, 'mean', 1e-05, (1+2j), "
+        "dtype='float32', f=nan)",
+        "  %z: float32[b, 4] = higher_order.cond(%mask, {graph(%t: float32[b, 4]);   return [%t]}, "
+        "{graph(%t: float32[b, 4]);   return [%t]}, [%x])",
         "  %new: int64[1] = aten.add.Scalar(%count, 1, alpha=1)",
         "  mutate n <- %new (train)",
         "  return [%y, None, b, 3]",
     ]
 
 
-# ------------------------------------------------------------------------------------------------------------- rewriting
+# ------------------------------------------------------------------------------------------------------------ rewriting
 def test_rebuilt_follows_chains_everywhere() -> None:
     graph, made = chain(4)
     graph.outputs.append(made[1])
@@ -150,7 +157,7 @@ def test_by_mode() -> None:
     assert (by_mode(ByMode(1, 2), True), by_mode(ByMode(1, 2), False), by_mode(7, True)) == (1, 2, 7)
 
 
-# --------------------------------------------------------------------------------------------------------- symbolic dims
+# -------------------------------------------------------------------------------------------------------- symbolic dims
 @pytest.mark.parametrize(
     ("text", "env", "result"),
     [
@@ -176,13 +183,15 @@ def test_a_missing_dim_is_named() -> None:
         Sym("b + s").evaluate({"b": 1})
 
 
-@pytest.mark.parametrize("text", ["__import__('os')", "s.bit_length()", "[s][0]", "(lambda: s)()", "s if s else 1", "s < 2 < 3", "open('f')"])
+@pytest.mark.parametrize(
+    "text", ["__import__('os')", "s.bit_length()", "[s][0]", "(lambda: s)()", "s if s else 1", "s < 2 < 3", "open('f')"]
+)
 def test_a_dim_outside_the_grammar_is_refused(text: str) -> None:
     with pytest.raises(GraphError, match="outside the dim grammar"):
         Sym(text).evaluate({"s": 3})
 
 
-# ------------------------------------------------------------------------------------------------------------------ JSON
+# ----------------------------------------------------------------------------------------------------------------- JSON
 def test_json_keeps_everything() -> None:
     graph = full_graph()
     data = json.loads(json.dumps(to_data(graph)))
@@ -203,7 +212,11 @@ def test_damaged_json_is_refused() -> None:
 
 
 DIMS = st.one_of(st.integers(0, 9), st.sampled_from([Sym("b"), Sym("2*s"), Sym("(h - 1)//2")]))
-TYPES = st.builds(TensorType, st.lists(DIMS, max_size=4).map(tuple), st.sampled_from(["float32", "bfloat16", "int64", "bool", "complex64"]))
+TYPES = st.builds(
+    TensorType,
+    st.lists(DIMS, max_size=4).map(tuple),
+    st.sampled_from(["float32", "bfloat16", "int64", "bool", "complex64"]),
+)
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
@@ -221,7 +234,9 @@ def graphs(draw: Any, depth: int = 1) -> Graph:
     """Small valid graphs: every operand is an input or made earlier; a branch may be an argument."""
     known = [Value(f"x{i}", t) for i, t in enumerate(draw(st.lists(TYPES, min_size=1, max_size=3)))]
     inputs, nodes = list(known), []
-    owned = Parameter("w.0", Value("w", draw(TYPES)), draw(st.sampled_from(["parameter", "buffer"])), draw(st.booleans()))
+    owned = Parameter(
+        "w.0", Value("w", draw(TYPES)), draw(st.sampled_from(["parameter", "buffer"])), draw(st.booleans())
+    )
     known.append(owned.value)
     for i in range(draw(st.integers(0, 5))):
         leaf = st.one_of(st.sampled_from(known), SCALARS, *([graphs(depth=depth - 1)] if depth else []))
@@ -231,7 +246,14 @@ def graphs(draw: Any, depth: int = 1) -> Graph:
         nodes.append(Node(f"test.op{i}", tuple(args), kwargs, outputs, HERE))
         known += outputs
     mutations = [Mutation("w.0", draw(st.sampled_from(known)), draw(st.sampled_from(["train", "eval", "always"])))]
-    return Graph(inputs, [draw(st.sampled_from(known)), draw(SCALARS)], nodes, {"w.0": owned}, mutations, {"b": (0, draw(st.none() | st.integers(1, 9)))})
+    return Graph(
+        inputs,
+        [draw(st.sampled_from(known)), draw(SCALARS)],
+        nodes,
+        {"w.0": owned},
+        mutations,
+        {"b": (0, draw(st.none() | st.integers(1, 9)))},
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -268,5 +290,10 @@ def test_the_graph_needs_nothing_but_the_standard_library() -> None:
         "print([m for m in ('numpy', 'torch', 'keras', 'tensorflow', 'networkx') if m in sys.modules])"
     )
     env_path = [p for p in sys.path if p]
-    done = subprocess.run([sys.executable, "-c", f"import sys; sys.path[:0] = {env_path!r}; {code}"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {env_path!r}; {code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.strip() == "[]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -36,7 +37,7 @@ from tests.convert.nets import assert_same, every_layer, on_keras, on_torch, ran
 load_rules()
 
 
-# ------------------------------------------------------------------------------------------------------------- reshaping
+# ------------------------------------------------------------------------------------------------------------ reshaping
 @st.composite
 def reshapes(draw: Any) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """(source shape, target shape of as many elements, order in which the source lies)."""
@@ -45,7 +46,7 @@ def reshapes(draw: Any) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ..
     def grouped() -> tuple[int, ...]:
         cuts = sorted(draw(st.lists(st.integers(0, len(factors)), max_size=4)))
         edges = [0, *cuts, len(factors)]
-        return tuple(math.prod(factors[a:b]) for a, b in zip(edges, edges[1:], strict=False))
+        return tuple(math.prod(factors[a:b]) for a, b in itertools.pairwise(edges))
 
     source, target = grouped(), grouped()
     return source, target, tuple(draw(st.permutations(range(len(source)))))
@@ -67,7 +68,9 @@ def test_a_reshape_in_place_is_torchs_reshape(case: tuple[tuple[int, ...], tuple
 
 @settings(max_examples=300, deadline=None)
 @given(reshapes())
-def test_the_pieces_of_a_reshape_are_independent(case: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]) -> None:
+def test_the_pieces_of_a_reshape_are_independent(
+    case: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]],
+) -> None:
     source, target, _ = case
     groups = reshape_groups(source, target)
     assert groups is not None
@@ -135,14 +138,21 @@ def test_an_image_is_told_from_a_sequence() -> None:
     assert not feeds_spatial(Graph([x], [y], [relu]), x)
 
 
-# ------------------------------------------------------------------------------------------------------------ transposes
-@pytest.mark.parametrize(("name", "transposes"), [("resnet_basic", 0), ("mobilenet_v3", 0), ("densenet", 0), ("vgg", 1)])
+# ----------------------------------------------------------------------------------------------------------- transposes
+@pytest.mark.parametrize(
+    ("name", "transposes"), [("resnet_basic", 0), ("mobilenet_v3", 0), ("densenet", 0), ("vgg", 1)]
+)
 def test_a_plain_cnn_has_no_transposes(name: str, transposes: int) -> None:
     """Apart from the flatten before VGG's first linear layer, whose weights count channels first."""
     fixture = ZOO[name]
     converted = to_keras(fixture.build(), fixture.args(), fixture.kwargs(), fixture.dynamic)
     assert converted.report["transposes"] == transposes
-    operations = [op for m in [converted.model, *every_layer(converted.model)] if isinstance(m, keras.Model) for op in m.operations]
+    operations = [
+        op
+        for m in [converted.model, *every_layer(converted.model)]
+        if isinstance(m, keras.Model)
+        for op in m.operations
+    ]
     assert sum(type(op).__name__ in ("Transpose", "Permute") for op in operations) == transposes
     assert converted.report["native_share"] == 1
 
@@ -177,7 +187,7 @@ def test_mixed_orders_stay_right(layout: str) -> None:
         assert_same(converted, module, randn(batch, 4, 5, 5, seed=batch))
 
 
-# ----------------------------------------------------------------------------------------------------------------- ports
+# ---------------------------------------------------------------------------------------------------------------- ports
 class Doors(nn.Module):
     """An image, a signal and a vector in; an image, a signal and a matrix out."""
 
@@ -204,7 +214,11 @@ def test_doors_are_channels_last_for_keras_and_torchs_for_torch() -> None:
     assert [p.name for p in last.inputs] == ["image", "signal", "vector"]
     assert [p.name for p in last.outputs] == ["image", "signal", "matrix"]
     assert last.output_structure == {"image": 0, "signal": 1, "matrix": 2}
-    assert [p.dims for p in last.inputs] == [("b", 3, 5, 6), ("b1", 2, 7), ("b", 4)]  # torch did not need the signal's batch
+    assert [p.dims for p in last.inputs] == [
+        ("b", 3, 5, 6),
+        ("b1", 2, 7),
+        ("b", 4),
+    ]  # torch did not need the signal's batch
     assert (last.layout, first.layout) == ("keras", "torch")
     want = on_torch(module, *xs)
     for converted in (last, first):

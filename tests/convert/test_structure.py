@@ -31,7 +31,7 @@ def same_after_reload(conversion: object, path: Path, *tensors: Tensor) -> keras
     return model
 
 
-# ----------------------------------------------------------------------------------------------------- nesting and names
+# ---------------------------------------------------------------------------------------------------- nesting and names
 def test_layers_are_found_by_the_modules_names(tmp_path: Path) -> None:
     fixture = ZOO["resnet_basic"]
     module = fixture.build()
@@ -42,13 +42,23 @@ def test_layers_are_found_by_the_modules_names(tmp_path: Path) -> None:
             continue
         layer = model
         for name in path.split("."):
-            layer = next(x for x in layer.layers if x.name == name) if any(x.name == name for x in layer.layers) else layer.get_layer(path.split(".", 1)[1])
-        expected = {nn.Conv2d: keras.layers.Conv2D, nn.BatchNorm2d: keras.layers.BatchNormalization, nn.Linear: keras.layers.Dense}[type(leaf)]
+            layer = (
+                next(x for x in layer.layers if x.name == name)
+                if any(x.name == name for x in layer.layers)
+                else layer.get_layer(path.split(".", 1)[1])
+            )
+        expected = {
+            nn.Conv2d: keras.layers.Conv2D,
+            nn.BatchNorm2d: keras.layers.BatchNormalization,
+            nn.Linear: keras.layers.Dense,
+        }[type(leaf)]
         assert isinstance(layer, expected), path
         state = {n: p.detach().numpy() for n, p in leaf.named_parameters()}
         own = {e.torch_name: e for e in converted.weights}
         for name, value in state.items():
-            np.testing.assert_array_equal(own[f"{path}.{name}"].to_torch(np.asarray(own[f"{path}.{name}"].variable)), value)
+            np.testing.assert_array_equal(
+                own[f"{path}.{name}"].to_torch(np.asarray(own[f"{path}.{name}"].variable)), value
+            )
             assert any(v is own[f"{path}.{name}"].variable for v in layer.variables)
     same_after_reload(converted, tmp_path, *fixture.args())
 
@@ -82,11 +92,13 @@ def test_one_nested_model_per_module() -> None:
     assert isinstance(block.get_layer("fc"), keras.layers.Dense)
     assert isinstance(block.get_layer("norm"), keras.layers.LayerNormalization)
     assert model.get_layer("layer1").get_layer("1") is not block
-    np.testing.assert_array_equal(np.asarray(block.get_layer("fc").kernel), module.layer1[0].fc.weight.detach().numpy().T)
+    np.testing.assert_array_equal(
+        np.asarray(block.get_layer("fc").kernel), module.layer1[0].fc.weight.detach().numpy().T
+    )
     assert block.get_layer("fc").kernel.path.endswith("fc/kernel")
 
 
-# --------------------------------------------------------------------------------------------------------------- sharing
+# -------------------------------------------------------------------------------------------------------------- sharing
 class Twice(nn.Module):
     """A block and a layer, each called twice."""
 
@@ -142,7 +154,11 @@ def test_a_tied_parameter_is_one_variable(tmp_path: Path) -> None:
     assert_same(converted, module, ids)
     assert len(converted.model.trainable_variables) == len(list(module.parameters()))
     entries = {e.torch_name: e for e in converted.weights}
-    ties = {"head.weight": "embed.weight", "second.norm.weight": "first.norm.weight", "second.norm.bias": "first.norm.bias"}
+    ties = {
+        "head.weight": "embed.weight",
+        "second.norm.weight": "first.norm.weight",
+        "second.norm.bias": "first.norm.bias",
+    }
     for name, owner in ties.items():
         assert entries[name].tied_to == owner
         assert entries[name].variable is entries[owner].variable
@@ -165,7 +181,7 @@ def test_a_block_on_two_shapes_keeps_one_set_of_weights(tmp_path: Path) -> None:
     same_after_reload(converted, tmp_path, x)
 
 
-# ------------------------------------------------------------------------------------------------------------- deep graphs
+# ---------------------------------------------------------------------------------------------------------- deep graphs
 class Chain(nn.Module):
     def __init__(self, length: int) -> None:
         super().__init__()
@@ -186,7 +202,10 @@ def test_a_chain_of_1500_ops_builds_saves_and_loads(tmp_path: Path) -> None:
     models = [converted.model, *layers_of(converted.model, keras.Model)]
     assert len(models) > 4
     assert all(len(m.operations) <= LIMIT + 10 for m in models)
-    assert [layer.name for layer in converted.model.layers if isinstance(layer, keras.Model)][:2] == ["part_0", "part_1"]
+    assert [layer.name for layer in converted.model.layers if isinstance(layer, keras.Model)][:2] == [
+        "part_0",
+        "part_1",
+    ]
     assert len(converted.model.trainable_variables) == 1
     same_after_reload(converted, tmp_path, x)
 
@@ -205,7 +224,7 @@ def test_a_long_level_is_cut_into_parts(monkeypatch: pytest.MonkeyPatch, tmp_pat
     same_after_reload(converted, tmp_path, x)
 
 
-# ------------------------------------------------------------------------------------------------------------- weight map
+# ----------------------------------------------------------------------------------------------------------- weight map
 @pytest.mark.parametrize("name", ["resnet_basic", "gpt", "lstm_state", "frozen", "shared_layers"])
 def test_every_location_leads_to_its_variable(name: str, tmp_path: Path) -> None:
     fixture = ZOO[name]

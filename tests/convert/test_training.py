@@ -40,7 +40,18 @@ class Net(nn.Module):
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize("norm", [{}, {"momentum": 0.3, "eps": 1e-3}, {"momentum": None}, {"momentum": 1.0}, {"affine": False}, {"track_running_stats": False}], ids=str)
+@pytest.mark.parametrize(
+    "norm",
+    [
+        {},
+        {"momentum": 0.3, "eps": 1e-3},
+        {"momentum": None},
+        {"momentum": 1.0},
+        {"affine": False},
+        {"track_running_stats": False},
+    ],
+    ids=str,
+)
 def test_running_statistics_are_torchs_after_training_steps(norm: dict[str, Any], steps: int) -> None:
     module = settled(Net(**norm))
     converted = to_keras(module, (randn(4, 2, 6, 6),))
@@ -76,7 +87,9 @@ def test_keras_own_batch_norm_on_request(tmp_path: Path) -> None:
     on_keras(converted, x, training=True)
     pulled = converted.pull()
     biased = inside.var((0, 2, 3), correction=0)
-    torch.testing.assert_close(pulled["norm.running_mean"], 0.9 * mean + 0.1 * inside.mean((0, 2, 3)), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        pulled["norm.running_mean"], 0.9 * mean + 0.1 * inside.mean((0, 2, 3)), rtol=1e-6, atol=1e-6
+    )
     torch.testing.assert_close(pulled["norm.running_var"], 0.9 * var + 0.1 * biased, rtol=1e-6, atol=1e-6)
     assert pulled.keys() == module.state_dict().keys()
     converted.save(tmp_path / "m.keras")
@@ -167,22 +180,49 @@ class Observed(nn.Module):
         return self.norm(x) + shift
 
 
-@pytest.mark.parametrize("cls", [Shared, Again, Pyramid, HalfFrozen, Observed])
+class Uncounted(nn.Module):
+    """The functional form moves the statistics and counts no batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = self.norm
+        return nn.functional.batch_norm(x, n.running_mean, n.running_var, n.weight, n.bias, self.training, 0.2)
+
+
+class Long(nn.Module):
+    """An unrolled loop, cut into parts that share one BatchNorm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.norm = nn.Linear(3, 3), nn.BatchNorm1d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(100):
+            x = self.norm(torch.tanh(self.fc(x)) + x)
+        return x
+
+
+@pytest.mark.parametrize(
+    "cls", [Shared, Again, Pyramid, HalfFrozen, Observed, Uncounted, pytest.param(Long, marks=pytest.mark.slow)]
+)
 def test_statistics_of_a_batch_norm_that_no_one_layer_can_own(cls: type[nn.Module], tmp_path: Path) -> None:
     module = settled(cls())
     converted = to_keras(module, (randn(6, 3),))
     assert_same(converted, module, randn(6, 3))
     for step in range(3):
-        assert_same(converted, module, randn(6, 3, seed=step), training=True)
+        assert_same(converted, module, randn(6, 3, seed=step), training=True, tolerance=1e-9)
     assert_statistics(converted, module)
-    assert_same(converted, module, randn(6, 3))
+    assert_same(converted, module, randn(6, 3), tolerance=1e-9)
     converted.save(tmp_path / "m.keras")
     again = load(tmp_path / "m.keras")
     assert_same(again, module, randn(6, 3, seed=5), training=True)
     assert_statistics(again, module)
 
 
-# --------------------------------------------------------------------------------------------------------------- dropout
+# -------------------------------------------------------------------------------------------------------------- dropout
 class Drops(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -202,14 +242,21 @@ def test_dropout_follows_training() -> None:
     assert 0.55 < (first == 0).mean() < 0.65
     fitted = converted.model
     fitted.compile("sgd", "mse")
-    np.testing.assert_allclose(fitted.predict(x.numpy(), verbose=0), on_torch(module, x, training=False)[0], rtol=1e-4, atol=1e-6)  # Keras feeds float32
+    np.testing.assert_allclose(
+        fitted.predict(x.numpy(), verbose=0), on_torch(module, x, training=False)[0], rtol=1e-4, atol=1e-6
+    )  # Keras feeds float32
 
 
 def test_replay_makes_dropout_torchs_own() -> None:
     module, x = settled(Drops()), randn(8, 50)
     converted = to_keras(module, (x,))
-    assert [(s.index, s.op) for s in converted.random_sites] == [(0, "aten.dropout.default"), (1, "aten.dropout.default")]
-    masks = [(torch.rand(8, 50, generator=torch.Generator().manual_seed(i)) > p).double() for i, p in enumerate((0.3, 0.6))]
+    assert [(s.index, s.op) for s in converted.random_sites] == [
+        (0, "aten.dropout.default"),
+        (1, "aten.dropout.default"),
+    ]
+    masks = [
+        (torch.rand(8, 50, generator=torch.Generator().manual_seed(i)) > p).double() for i, p in enumerate((0.3, 0.6))
+    ]
     with torch.no_grad():
         want = module.fc(x * masks[0] / 0.7) * masks[1] / 0.4
     with converted.replay({i: m.numpy() for i, m in enumerate(masks)}):
@@ -263,12 +310,12 @@ def test_stochastic_depth_of_a_real_net() -> None:
     assert np.isfinite(first).all()
 
 
-# ----------------------------------------------------------------------------------------------------------- batch sizes
-@pytest.mark.parametrize("name", ["resnet_basic", "mobilenet_v3", "gpt", "vit", "lstm", "unet", "swin", "stochastic_depth"])
+# ---------------------------------------------------------------------------------------------------------- batch sizes
+@pytest.mark.parametrize(
+    "name", ["resnet_basic", "mobilenet_v3", "gpt", "vit", "lstm", "unet", "swin", "stochastic_depth"]
+)
 def test_any_batch_size(name: str) -> None:
     fixture = ZOO[name]
-    if fixture.kwargs() or len(fixture.args()) > 1:
-        pytest.skip("one input is enough here")
     module, (x,) = fixture.build().eval(), fixture.args()
     converted = to_keras(module, (x[:2],), None, fixture.dynamic)
     for batch in (1, 3, 7):

@@ -55,7 +55,9 @@ def filled(like: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
             return ~t
         if not t.is_floating_point():
             return torch.randint(0, 200, t.shape, generator=generator).to(t.dtype)
-        values = torch.randn(t.shape, generator=generator, dtype=torch.float64) * 10.0 ** torch.randint(-6, 5, t.shape, generator=generator)
+        values = torch.randn(t.shape, generator=generator, dtype=torch.float64) * 10.0 ** torch.randint(
+            -6, 5, t.shape, generator=generator
+        )
         return values.to(t.dtype)
 
     return {n: one(t) for n, t in like.items()}
@@ -100,7 +102,10 @@ def test_push_changes_what_the_model_computes() -> None:
 def test_special_values_survive() -> None:
     module = nn.Linear(3, 2)
     converted = to_keras(module, (torch.zeros(2, 3),))
-    state = {"weight": torch.tensor([[0.0, -0.0, float("inf")], [1e-45, -float("inf"), 3.4e38]]), "bias": torch.tensor([float("nan"), 1.0])}
+    state = {
+        "weight": torch.tensor([[0.0, -0.0, float("inf")], [1e-45, -float("inf"), 3.4e38]]),
+        "bias": torch.tensor([float("nan"), 1.0]),
+    }
     converted.push(state)
     assert_identical(converted.pull(), state)
 
@@ -163,7 +168,7 @@ def test_numpy_and_parameters_are_pushed_too() -> None:
     assert float(converted.pull()["weight"].sum()) == 6
 
 
-# ------------------------------------------------------------------------------------------------------------ transforms
+# ----------------------------------------------------------------------------------------------------------- transforms
 @st.composite
 def transforms(draw: Any) -> tuple[tuple[int, ...], Transform]:
     shape = tuple(draw(st.lists(st.integers(1, 4), min_size=1, max_size=4)))
@@ -198,18 +203,25 @@ def test_numpy_of_every_kind() -> None:
     assert numpy_of(torch.tensor(3, dtype=torch.bfloat16)).shape == ()
 
 
-# ---------------------------------------------------------------------------------------------------------------- dtypes
+# --------------------------------------------------------------------------------------------------------------- dtypes
 class Small(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.norm, self.drop, self.fc = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Linear(4, 3)
+        self.conv, self.norm, self.drop, self.fc = (
+            nn.Conv2d(2, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.Dropout(0.5),
+            nn.Linear(4, 3),
+        )
         self.scale = nn.Parameter(torch.tensor([0.5, 1.5, 2.5, -1.0]))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.softmax(self.fc(self.drop(self.norm(self.conv(x)).relu().mean((2, 3)) * self.scale + 0.1)), 1)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-5), ("bfloat16", 3e-2), ("float16", 5e-3)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-5), ("bfloat16", 3e-2), ("float16", 5e-3)]
+)
 def test_a_conversion_to_another_dtype(dtype: str, tolerance: float, tmp_path: Path) -> None:
     module, x = settled(Small()).float(), randn(2, 2, 5, 5).float()
     converted = to_keras(module, (x,), dtype=dtype)
@@ -220,8 +232,14 @@ def test_a_conversion_to_another_dtype(dtype: str, tolerance: float, tmp_path: P
     for model in (converted.model, _reload(converted, tmp_path)):
         result = model(keras.ops.cast(converted.inputs[0].to_keras(x.numpy()), dtype))
         assert keras.backend.standardize_dtype(result.dtype) == dtype
-        np.testing.assert_allclose(np.asarray(keras.ops.cast(result, "float64")), wanted, rtol=tolerance, atol=tolerance)
-        np.asarray(keras.ops.cast(model(keras.ops.cast(converted.inputs[0].to_keras(x.numpy()), dtype), training=True), "float64"))
+        np.testing.assert_allclose(
+            np.asarray(keras.ops.cast(result, "float64")), wanted, rtol=tolerance, atol=tolerance
+        )
+        np.asarray(
+            keras.ops.cast(
+                model(keras.ops.cast(converted.inputs[0].to_keras(x.numpy()), dtype), training=True), "float64"
+            )
+        )
     assert {t.dtype for t in converted.pull().values() if t.is_floating_point()} == {own}
 
 
@@ -258,5 +276,9 @@ def test_a_loaded_conversion_is_the_conversion(name: str, tmp_path: Path) -> Non
     again = load(tmp_path / "m.keras")
     for field in ("inputs", "outputs", "output_structure", "mode", "layout", "batchnorm", "bounds"):
         assert getattr(again, field) == getattr(converted, field), field
-    plain = [(e.torch_name, e.kind, e.trainable, e.tied_to, e.transform, e.location, e.dtype) for e in converted.weights]
-    assert [(e.torch_name, e.kind, e.trainable, e.tied_to, e.transform, e.location, e.dtype) for e in again.weights] == plain
+    plain = [
+        (e.torch_name, e.kind, e.trainable, e.tied_to, e.transform, e.location, e.dtype) for e in converted.weights
+    ]
+    assert [
+        (e.torch_name, e.kind, e.trainable, e.tied_to, e.transform, e.location, e.dtype) for e in again.weights
+    ] == plain

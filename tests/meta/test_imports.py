@@ -32,6 +32,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     ),
     "torch.export": ("isomorph.convert.capture", "isomorph.convert.fx_to_ir", "isomorph.convert.source_pt2"),
     "keras": (
+        "isomorph.convert.api",
         "isomorph.convert.assemble",
         "isomorph.convert.builder",
         "isomorph.convert.conversion",

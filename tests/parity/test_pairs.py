@@ -297,3 +297,31 @@ def test_a_submodule_keeps_the_mode_it_came_in(called: bool) -> None:
     trained = [c for c in verdict.checks if c.quantity == "buffer" and c.mode == "train"]
     assert trained
     assert left.norm.training is not called
+
+
+class Transposed(nn.Module):
+    """An image normalised and read as a sequence: its gradient comes back channels last."""
+
+    def __init__(self, by_hand: bool) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(8)
+        self.by_hand = by_hand
+        with torch.no_grad():
+            self.norm.running_var.copy_(torch.linspace(0.5, 2.0, 8))  # type: ignore[union-attr, operator]
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = self.norm
+        if self.by_hand and not self.training:
+            scale = n.weight * torch.rsqrt(n.running_var + n.eps)  # type: ignore[operator]
+            y = x * scale[:, None, None] + (n.bias - n.running_mean * scale)[:, None, None]  # type: ignore[operator]
+        else:
+            y = n(x)
+        return y.flatten(2).transpose(1, 2)
+
+
+def test_a_kernel_of_the_original_that_is_wrong_for_one_layout_is_not_held_against_the_other() -> None:
+    """torch 2.13, CPU: batch_norm's gradient in eval mode is wrong for one image with a channels-last gradient."""
+    x = torch.randn(1, 8, 4, 6, generator=torch.Generator().manual_seed(0))
+    verdict = check(Transposed(False), Transposed(True), x, modes=("eval",), level="quick")
+    assert verdict.status == "PASS", verdict.summary()
+    assert any("memory layout" in w for w in verdict.coverage["warnings"])

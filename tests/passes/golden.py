@@ -33,7 +33,9 @@ def assert_golden(name: str, text: str) -> None:
     if os.environ.get(UPDATE) == "1":
         path.write_text(text)
     assert path.is_file(), f"{path} does not exist: {UPDATE}=1 pytest tests/passes writes it"
-    assert path.read_text() == text, f"{path.name} differs; where the change is meant, {UPDATE}=1 pytest tests/passes writes it anew"
+    assert path.read_text() == text, (
+        f"{path.name} differs; where the change is meant, {UPDATE}=1 pytest tests/passes writes it anew"
+    )
 
 
 def taken(module: torch.nn.Module, *args: Any, both: bool = False) -> tuple[Graph, dict[str, Any]]:
@@ -48,11 +50,15 @@ def taken(module: torch.nn.Module, *args: Any, both: bool = False) -> tuple[Grap
 def computed(graph: Graph, tensors: dict[str, Any], *args: Any, training: bool = False) -> list[np.ndarray]:
     """The graph's outputs, by the rules."""
     own = {n: keras.ops.convert_to_tensor(tensors[n].detach().numpy()) for n in graph.parameters}
-    return [np.asarray(y) for y in interpret(graph, [keras.ops.convert_to_tensor(a.numpy()) for a in args], own, training)]
+    return [
+        np.asarray(y) for y in interpret(graph, [keras.ops.convert_to_tensor(a.numpy()) for a in args], own, training)
+    ]
 
 
-def assert_pass(name: str, step: Any, module: torch.nn.Module, *args: Any, both: bool = False, first: tuple[Any, ...] = ()) -> Graph:
-    """Before and after are as the golden text has them; both compute what torch computes; the given graph is left as it was."""
+def assert_pass(
+    name: str, step: Any, module: torch.nn.Module, *args: Any, both: bool = False, first: tuple[Any, ...] = ()
+) -> Graph:
+    """Before and after read like the golden text and compute what torch computes; the given graph is not changed."""
     module = module.double()
     args = tuple(a.double() if a.is_floating_point() else a for a in args)
     before, tensors = taken(module, *args, both=both)
@@ -71,6 +77,8 @@ def assert_pass(name: str, step: Any, module: torch.nn.Module, *args: Any, both:
             assert g.dtype == w.dtype
             np.testing.assert_allclose(g, w, rtol=1e-12, atol=1e-12)
     if both:
-        for g, w in zip(computed(after, tensors, *args, training=True), computed(before, tensors, *args, training=True), strict=True):
+        for g, w in zip(
+            computed(after, tensors, *args, training=True), computed(before, tensors, *args, training=True), strict=True
+        ):
             np.testing.assert_array_equal(g, w)
     return after

@@ -31,7 +31,7 @@ def ops(graph: Graph) -> list[str]:
     return [n.op.split(".")[1] for n in graph.nodes]
 
 
-# -------------------------------------------------------------------------------------------------------- batch counters
+# ------------------------------------------------------------------------------------------------------- batch counters
 def test_absorb_batch_counters() -> None:
     net = randomise(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU()), 1)
     after = assert_pass("absorb_batch_counters", AbsorbBatchCounters(), net, randn(3, 3), both=True)
@@ -59,7 +59,7 @@ def test_a_counter_that_is_read_still_converts() -> None:
         torch.testing.assert_close(converted.pull()[name], tensor, rtol=1e-12, atol=1e-12)
 
 
-# ----------------------------------------------------------------------------------------------------------------- no-ops
+# --------------------------------------------------------------------------------------------------------------- no-ops
 class Noops(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         y = x.clone().contiguous().to(x.dtype)
@@ -101,7 +101,7 @@ def test_a_noop_is_one_in_effect(function: Any, kept: list[str]) -> None:
     assert ops(DropNoops().run(graph, tensors).verify()) == [*kept, "exp"]
 
 
-# -------------------------------------------------------------------------------------------------------------- constants
+# ------------------------------------------------------------------------------------------------------------ constants
 class Fills(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x.clone()
@@ -117,7 +117,14 @@ def test_scalar_fills() -> None:
 
 @pytest.mark.parametrize(
     ("tensor", "number"),
-    [(torch.tensor(0.2), 0.2), (torch.tensor(0.1, dtype=torch.float64), 0.1), (torch.tensor(1e-8), 1e-8), (torch.tensor(7), 7), (torch.tensor(True), True), (torch.tensor(float("inf")), float("inf"))],
+    [
+        (torch.tensor(0.2), 0.2),
+        (torch.tensor(0.1, dtype=torch.float64), 0.1),
+        (torch.tensor(1e-8), 1e-8),
+        (torch.tensor(7), 7),
+        (torch.tensor(True), True),
+        (torch.tensor(float("inf")), float("inf")),
+    ],
 )
 def test_the_number_that_was_written(tensor: Tensor, number: Any) -> None:
     assert written(tensor) == number
@@ -167,7 +174,7 @@ def test_folding_leaves_alone_what_is_large_random_or_may_change() -> None:
     assert "arange" in ops(FoldConstants().run(graph, tensors))  # the one that counts the batch
 
 
-# ---------------------------------------------------------------------------------------------------------- spatial, dead
+# -------------------------------------------------------------------------------------------------------- spatial, dead
 def test_batch_spatial() -> None:
     class Unbatched(nn.Module):
         def __init__(self) -> None:
@@ -204,7 +211,7 @@ def test_drop_dead() -> None:
     np.testing.assert_array_equal(computed(after, tensors, randn(3, 3))[0], torch.relu(randn(3, 3)).numpy())
 
 
-# ------------------------------------------------------------------------------------------------------------ statistics
+# ----------------------------------------------------------------------------------------------------------- statistics
 class Pyramid(nn.Module):
     """A block with BatchNorm on two image sizes, and one BatchNorm that a layer can own."""
 
@@ -227,8 +234,17 @@ def test_expose_statistics() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.b(self.a(x))
 
-    after = assert_pass("expose_statistics", ExposeStatistics(), randomise(Shared(), 1), randn(4, 3), both=True, first=(AbsorbBatchCounters(),))
-    assert {m.buffer: m.when for m in after.mutations} == dict.fromkeys(("a.0.num_batches_tracked", "a.0.running_mean", "a.0.running_var"), "train")
+    after = assert_pass(
+        "expose_statistics",
+        ExposeStatistics(),
+        randomise(Shared(), 1),
+        randn(4, 3),
+        both=True,
+        first=(AbsorbBatchCounters(),),
+    )
+    assert {m.buffer: m.when for m in after.mutations} == dict.fromkeys(
+        ("a.0.num_batches_tracked", "a.0.running_mean", "a.0.running_var"), "train"
+    )
     assert str(ExposeStatistics().run(after, {})) == str(after)
 
 
@@ -242,9 +258,11 @@ def test_statistics_that_a_layer_can_own_stay_with_it() -> None:
     assert {m.buffer.rpartition(".")[0] for m in run_passes(graph, tensors).mutations} == {"norm"}
 
 
-# --------------------------------------------------------------------------------------------------------------- pipeline
+# ------------------------------------------------------------------------------------------------------------- pipeline
 def test_the_pipeline_is_dumped_step_by_step(tmp_path: Any) -> None:
-    graph, tensors = taken(randomise(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout()), 1), randn(3, 3), both=True)
+    graph, tensors = taken(
+        randomise(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout()), 1), randn(3, 3), both=True
+    )
     text = str(graph)
     after = run_passes(graph, tensors, dump={"ISOMORPH_DUMP": str(tmp_path / "dump")})
     names = [type(p).__module__.rpartition(".")[2] for p in PIPELINE]

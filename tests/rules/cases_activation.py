@@ -24,6 +24,7 @@ CASES: list[Case] = [
     ),
     call("hardsigmoid.default", X, dynamic=True, rtol=1e-7),  # torch's own backward holds 1/6 in float32
     call("hardtanh.default", X, 0.0, 6.0, tag="relu6"),
+    *each("hardsigmoid hardswish gelu softplus mish silu", rand(1, 0, 3), tag="empty"),
     call("hardtanh.default", X, -0.5, 2.0, tag="bounds"),
     call("leaky_relu.default", X, 0.2, tag="slope"),
     call("elu.default", X, 0.7, 1.3, 0.5, tag="scaled"),

@@ -142,6 +142,9 @@ FOURIER = [
         row("prims.fft_r2c.default", REAL, pairs=0, wrt=0, named={"dim": [2], "onesided": o}, tag=str(o))
         for o in (True, False)
     ],
+    row("prims.conj_physical.default", PAIRS, wrt=0),
+    mixed("hfft2", "prims.conj_physical.default", torch.fft.hfft2, PAIRS),
+    mixed("ihfftn", "prims.conj_physical.default", lambda x: torch.fft.ihfftn(x.abs()), PAIRS),
     row("prims.fft_c2r.default", PAIRS, wrt=0, named={"dim": [1], "last_dim_size": 6}),
 ]
 

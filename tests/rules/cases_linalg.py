@@ -23,6 +23,9 @@ def _x(*shapes: tuple[int, ...]) -> Any:
     return lambda: [rand(*s, seed=i) for i, s in enumerate(shapes)]
 
 
+PINV = "aten.linalg_pinv.atol_rtol_tensor"
+
+
 class Branch(torch.nn.Module):
     """torch.cond on data, with parameters in one branch."""
 
@@ -116,6 +119,55 @@ CASES = [
         ("aten.cholesky_inverse.default",),
         lambda x: torch.cholesky_inverse(torch.linalg.cholesky(_positive(x))),
         _x((3, 3)),
+    ),
+    *(
+        Case(
+            f"eigvalsh_{u}",
+            ("aten.linalg_eigvalsh.default",),
+            lambda x, u=u: torch.linalg.eigvalsh(x, u),
+            _x((2, 3, 3)),
+        )
+        for u in "LU"
+    ),
+    *(
+        Case(
+            f"eigh_{u}",
+            ("aten.linalg_eigh.default",),
+            lambda x, u=u: (lambda w, v: (v * w.tanh()[..., None, :]) @ v.mT)(*torch.linalg.eigh(x, u)),
+            _x((2, 3, 3)),
+        )
+        for u in "LU"
+    ),
+    *(
+        Case(f"pinv_{m}_{n}", (PINV,), torch.linalg.pinv, _x((2, m, n)), dynamic=True)
+        for m, n in ((3, 3), (4, 3), (3, 4), (0, 2))
+    ),
+    Case("pinv_of_low_rank", (PINV,), lambda x: torch.linalg.pinv(x[:, :1] * x[:, 1:2].mT), _x((4, 3))),
+    Case("pinv_cut", (PINV,), lambda x: torch.linalg.pinv(x, atol=0.8, rtol=0.1), _x((2, 4, 4))),
+    Case("pinv_symmetric", (PINV,), lambda x: torch.linalg.pinv(x + x.mT, hermitian=True), _x((2, 3, 3))),
+    Case("pinv_lower_triangle", (PINV,), lambda x: torch.linalg.pinv(x, hermitian=True), _x((2, 3, 3))),
+    Case("pinverse", (PINV,), torch.pinverse, _x((4, 3))),
+    *(
+        Case(
+            f"householder_product_{n}",
+            ("aten.linalg_householder_product.default",),
+            torch.linalg.householder_product,
+            _x((2, 4, n), (2, 2)),
+        )
+        for n in (2, 3)
+    ),
+    *(
+        Case(
+            f"triangular_solve_{u}_{t}",
+            ("aten.triangular_solve.default",),
+            lambda b, a, u=u, t=t: torch.triangular_solve(b, a, upper=u, transpose=t).solution,
+            lambda: [rand(2, 3, 2), *_square(2)()],
+        )
+        for u in (False, True)
+        for t in (False, True)
+    ),
+    Case(
+        "tensorinv", ("aten.linalg_inv_ex.default",), lambda x: torch.linalg.tensorinv(x.view(2, 2, 4), 2), _x((4, 4))
     ),
     Case("nuclear_norm", ("aten.linalg_svdvals.default",), lambda x: torch.linalg.matrix_norm(x, "nuc"), _x((2, 3, 4))),
     Case("svdvals", ("aten.linalg_svdvals.default",), torch.linalg.svdvals, _x((2, 3, 4))),

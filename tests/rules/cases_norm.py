@@ -75,13 +75,20 @@ CASES = [
         lambda x, w, b: torch.native_group_norm(x, w, b, 2, 6, 20, 3, 0.1),
         lambda: [rand(2, 6, 4, 5), rand(6), rand(6)],
     ),
-    Case(
-        "native_batch_norm_eval",
-        ("aten._native_batch_norm_legit_no_training.default",),
-        lambda x, w, b, m, v: torch.ops.aten._native_batch_norm_legit_no_training(
-            x, w, b, m.detach(), v.detach().abs(), 0.1, 0.1
-        )[0],
-        lambda: [rand(2, 6, 4, 5), rand(6), rand(6), rand(6), rand(6)],
+    *(
+        Case(
+            f"native_batch_norm_{name}",
+            (key,),
+            lambda x, w, b, m, v, outputs=outputs: torch.ops.aten._native_batch_norm_legit_no_training(
+                x, w, b, m.detach(), v.detach().abs(), 0.1, 0.1
+            )[outputs],
+            lambda: [rand(2, 6, 4, 5), rand(6), rand(6), rand(6), rand(6)],
+            grad=key == BN,
+        )
+        for name, key, outputs in (
+            ("eval", BN, 0),
+            ("eval_saved", "aten._native_batch_norm_legit_no_training.default", slice(None)),
+        )
     ),
     Case(
         "native_batch_norm_no_stats",

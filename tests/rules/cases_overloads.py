@@ -173,6 +173,18 @@ RESIZE = [
 ]
 
 NORMS = [
+    *[
+        Case(
+            f"native_batch_norm_legit_{t}",
+            (),
+            lambda x, w, b, m, v, t=t: op("_native_batch_norm_legit.default")(
+                x, w, b, m.detach() * 1, v.detach().abs() + 0.1, t, 0.1, 0.1
+            ),
+            lambda: [IMAGE, *(rand(3, seed=i) for i in range(4))],
+            grad=False,
+        )
+        for t in (False, True)
+    ],
     of(
         "native_batch_norm.default",
         lambda f, x, w, b, m, v: f(x, w, b, m.detach(), v.detach().abs() + 0.1, False, 0.1, 0.1)[0],

@@ -320,17 +320,17 @@ def decomposition(op: Any) -> Callable[..., Any] | None:
     """How torch writes the op in smaller ones: its registered decomposition, its composite kernel, its prims reference."""
     from torch._decomp import decomposition_table
 
-    if op in decomposition_table:
-        found: Callable[..., Any] = decomposition_table[op]
+    found: Callable[..., Any] | None = decomposition_table.get(op)
+    if found is not None:
         return found
     try:
         from torch._export.utils import _get_decomp_for_cia
 
         if torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd"):
-            return _get_decomp_for_cia(op)
+            found = _get_decomp_for_cia(op)
     except (ImportError, RuntimeError, AttributeError):
-        pass
-    return None
+        return None
+    return found
 
 
 # -------------------------------------------------------------------------------------------------------------- outputs

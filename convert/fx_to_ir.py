@@ -334,7 +334,8 @@ class Body:
         return getattr(node.graph.owning_module, node.target)  # type: ignore[no-any-return]
 
     def _region(self, node: torch.fx.Node, name: str) -> None:
-        if name in ("wrap_with_set_grad_enabled", "wrap_with_autocast"):
+        casts = name == "wrap_with_autocast" and node.args[2] is not False  # its ops would need casts: left unsupported
+        if name in ("wrap_with_set_grad_enabled", "wrap_with_autocast") and not casts:
             at = 1 if name == "wrap_with_set_grad_enabled" else 4
             module, operands = self._submodule(node.args[at]), node.args[at + 1 :]
             inner = list(module.graph.nodes)

@@ -241,7 +241,8 @@ class Scope:
             inner.names.add(tensor.name)
             inputs.append(tensor)
             orders.append(outer.perm)
-        inner.run()
+        with keras.name_scope(run.name):  # so that variable paths tell the modules apart
+            inner.run()
         tensors: list[Any] = []
         results: list[tuple[Any, Perm]] = []
         for value in run.outputs:

@@ -230,6 +230,9 @@ class ContiguousBackward(TorchDispatchMode):
     batch_norm in eval mode, a batch of one and a channels-last gradient.
     """
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if "backward" in func.name():
             args = tuple(a.contiguous() if isinstance(a, torch.Tensor) else a for a in args)

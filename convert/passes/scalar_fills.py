@@ -26,8 +26,8 @@ class ScalarFills:
 
         def rewritten(node: Node) -> Node:
             source = node.args[1] if node.op in FILLS else None
-            if not isinstance(source, Value) or source not in constants:
-                return node
+            if not isinstance(source, Value) or source not in constants or source.type.dtype != node.args[0].type.dtype:
+                return node  # of another dtype: a tensor that the user made
             number = written(tensors[constants[source]])
             return node.replace(op=FILLS[node.op], args=(node.args[0], number), origin=node.origin.touched("scalar_fills"))
 

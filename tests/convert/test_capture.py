@@ -288,3 +288,23 @@ def test_a_static_graph_keeps_its_numbers() -> None:
     np.testing.assert_allclose(
         np.asarray(converted.model(randn(3, 4).numpy())), module(randn(3, 4)).detach().numpy(), rtol=1e-12
     )
+
+
+class Autocast(torch.nn.Module):
+    """A region in mixed precision, and one that switches it off."""
+
+    def __init__(self, enabled: bool) -> None:
+        super().__init__()
+        self.fc = torch.nn.Linear(4, 4)
+        self.enabled = enabled
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.enabled):
+            return self.fc(x)
+
+
+def test_a_mixed_precision_region_is_refused_and_a_disabled_one_is_not() -> None:
+    x = torch.randn(2, 4)
+    to_keras(Autocast(False).eval(), (x,))
+    with pytest.raises(UnsupportedError, match="autocast"):
+        to_keras(Autocast(True).eval(), (x,))

@@ -21,6 +21,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "isomorph.convert.checkpoint",
         "isomorph.convert.conversion",
         "isomorph.convert.examples",
+        "isomorph.convert.exportable",
         "isomorph.convert.fx_to_ir",
         "isomorph.convert.passes.fold_constants",
         "isomorph.convert.source*",
@@ -30,7 +31,12 @@ DOORS: dict[str, tuple[str, ...]] = {
         "isomorph.parity.random_mode",
         "isomorph.parity.runners.torch_runner",
     ),
-    "torch.export": ("isomorph.convert.capture", "isomorph.convert.fx_to_ir", "isomorph.convert.source_pt2"),
+    "torch.export": (
+        "isomorph.convert.capture",
+        "isomorph.convert.exportable",
+        "isomorph.convert.fx_to_ir",
+        "isomorph.convert.source_pt2",
+    ),
     "keras": (
         "isomorph.convert.api",
         "isomorph.convert.assemble",

@@ -73,6 +73,10 @@ CASES = [
     Case("median_ties", ("aten.median.default",), torch.median, _grid(5, 5)),
     Case("nanmedian", ("aten.nanmedian.default",), torch.nanmedian, lambda: [NAN]),
     Case("nanmedian_dim", ("aten.nanmedian.dim",), lambda x: torch.nanmedian(x, 1).values, lambda: [NAN]),
+    Case("mode", ("aten.mode.default",), lambda x: torch.mode(x, 1), _grid(2, 9, 3), dynamic=free((0, 1))),
+    Case("mode_keepdim", ("aten.mode.default",), lambda x: torch.mode(x, -1, True), _grid(3, 11)),
+    Case("mode_distinct", ("aten.mode.default",), lambda x: torch.mode(x, 0), _x(5, 3), dynamic=True),
+    Case("mode_of_ints", ("aten.mode.default",), lambda x: torch.mode(x, 1).values, lambda: [ints(4, 3, 9)]),
     Case(
         "unique",
         ("aten._unique2.default",),

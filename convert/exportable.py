@@ -21,9 +21,10 @@ def free_linspace() -> Iterator[None]:
         if not isinstance(steps, torch.SymInt) or isinstance(start, torch.Tensor) or isinstance(end, torch.Tensor):
             return original(start, end, steps, **options)
         options.setdefault("dtype", torch.get_default_dtype())
-        at = torch.arange(steps, **options)
+        count: Any = steps  # arange's annotations know no SymInt
+        at = torch.arange(count, **options)
         step = (end - start) / torch.sym_max(steps - 1, 1)
-        return torch.where(at < steps // 2, start + at * step, end - (steps - 1 - at) * step)  # from both ends, as torch's kernel does
+        return torch.where(at < steps // 2, start + at * step, end - (count - 1 - at) * step)  # from both ends, as torch's kernel does
 
     torch.linspace = linspace
     try:

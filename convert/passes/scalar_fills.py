@@ -26,8 +26,10 @@ class ScalarFills:
 
         def rewritten(node: Node) -> Node:
             source = node.args[1] if node.op in FILLS else None
-            if not isinstance(source, Value) or source not in constants or source.type.dtype != node.args[0].type.dtype:
-                return node  # of another dtype: a tensor that the user made
+            if not isinstance(source, Value) or source not in constants:
+                return node
+            if source.type.dtype != node.args[0].type.dtype:  # then the user made the tensor
+                return node
             number = written(tensors[constants[source]])
             return node.replace(op=FILLS[node.op], args=(node.args[0], number), origin=node.origin.touched("scalar_fills"))
 

@@ -226,9 +226,10 @@ def nonzero_static(k: Any, x: Any, size: Size, fill_value: int = -1) -> Any:
 
 @rule("aten.item.default")
 def item(k: Any, x: Any) -> Any:
-    """A number read out of a tensor, to serve as a size: capture gives the op a result that is as long as the number says (and
-    somewhat longer, so that it may be negative), from which the dim is then read. A number out of range raises."""
+    """A number read out of a tensor, to serve as a size: capture gives the op a result that is as long as the number
+    says (and somewhat longer, so that it may be negative), from which the dim is then read. A number out of range
+    raises."""
     if k.functional:
         raise Dynamic("a size read out of a tensor")
-    base = k.out.shape[0].evaluate({name: 0 for name in k.out.shape[0].names})
+    base = k.out.shape[0].evaluate(dict.fromkeys(k.out.shape[0].names, 0))
     return k.full((k.reshape(x, ()) + base,), False, "bool")

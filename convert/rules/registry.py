@@ -4,10 +4,11 @@
     def leaky_relu(k, x, negative_slope):
         return ops.where(x > 0, x, x * negative_slope)
 
-A rule receives a `Builder` (see `builder.py`) and the op's arguments in the order of the ATen schema, defaults filled in;
-keyword-only arguments come by name, and those that mean nothing here (device, layout, pin_memory, memory_format,
-generator, non_blocking, copy) never come. Tensors are backend tensors or KerasTensors: the same function computes in the
-one case and builds a Functional node in the other. It returns a tensor, or a tuple where the op has several outputs.
+A rule receives a `Builder` (see `builder.py`) and the op's arguments in the order of the ATen schema, defaults filled
+in; keyword-only arguments come by name, and those that mean nothing here (device, layout, pin_memory, memory_format,
+generator, non_blocking, copy) never come. Tensors are backend tensors or KerasTensors: the same function computes in
+the one case and builds a Functional node in the other. It returns a tensor, or a tuple where the op has several
+outputs. Complex tensors come at call time only.
 
 `layout` says which axis order the rule works in (torch order otherwise):
     TORCH        operands and results in torch order
@@ -15,8 +16,8 @@ one case and builds a Functional node in the other. It returns a tensor, or a tu
     MAPPED       any order of the first operands of full rank; the rule maps each axis with `k.axis(dim)`
     SPATIAL      args[0] channels last (N, *spatial, C), first result likewise; other operands in torch order
 
-`promote=True` casts tensor operands to the dtype torch computes in (the result's for arithmetic, the operands' common one
-for comparisons). `modal` names the arguments that may differ between train and eval mode and arrive as `ByMode`.
+`promote=True` casts tensor operands to the dtype torch computes in (the result's for arithmetic, the operands' common
+one for comparisons). `modal` names the arguments that may differ between train and eval mode and arrive as `ByMode`.
 
 `layer_form(key)` registers a second form that makes a real Keras layer; it is taken when every parameter among the
 operands belongs to this op alone (then parameters arrive as `ParamRef`).

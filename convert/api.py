@@ -68,14 +68,18 @@ def from_captured(
     report: dict[str, Any] | None = None,
     say: Stages | None = None,
 ) -> Conversion:
-    """What `to_keras` does behind the capture: passes, support check, emission. `report` may hold "persistent" names."""
+    """What `to_keras` does behind the capture: passes, support check, emission. `report` may hold "persistent"
+    names."""
     report = {"seconds": {}} if report is None else report
     say = say or Stages(None, report["seconds"])
     say("passes")
     tensors: dict[str, Any] = dict(captured.tensors)
     graph = run_passes(captured.graph, tensors)
     require_support(graph)
-    source_dtype = next((p.value.type.dtype for p in graph.parameters.values() if p.kind == "parameter" and p.value.type.is_floating), None)
+    source_dtype = next(
+        (p.value.type.dtype for p in graph.parameters.values() if p.kind == "parameter" and p.value.type.is_floating),
+        None,
+    )
 
     def make(wanted: str | None) -> Conversion:
         if wanted is None:
@@ -113,15 +117,23 @@ def _check_options(module: Any, args: Any, layout: str, mode: str, dtype: str | 
     if not isinstance(module, (torch.nn.Module, torch.export.ExportedProgram)):
         raise UsageError(f"the source is a {type(module).__name__}, not a torch.nn.Module or ExportedProgram")
     if not isinstance(args, (tuple, list)):
-        raise UsageError(f"example_args is a {type(args).__name__}: give a tuple of example inputs, (x,) for a single one")
-    for name, value, allowed in (("layout", layout, ("keras", "torch")), ("mode", mode, ("both", "eval")), ("batchnorm", batchnorm, ("torch", "keras"))):
+        raise UsageError(
+            f"example_args is a {type(args).__name__}: give a tuple of example inputs, (x,) for a single one"
+        )
+    for name, value, allowed in (
+        ("layout", layout, ("keras", "torch")),
+        ("mode", mode, ("both", "eval")),
+        ("batchnorm", batchnorm, ("torch", "keras")),
+    ):
         if value not in allowed:
             raise UsageError(f"{name}={value!r}: choose {' or '.join(map(repr, allowed))}")
     if dtype is not None and dtype not in FLOATS:
         raise UsageError(f"dtype={dtype!r}: choose one of {', '.join(FLOATS)}")
 
 
-def _capture(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any, mode: str) -> tuple[Captured, str]:
+def _capture(
+    module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any, mode: str
+) -> tuple[Captured, str]:
     """The graph of the wanted mode or modes. An exported program has one mode and keeps it."""
     import torch
 
@@ -133,17 +145,26 @@ def _capture(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic
     try:
         train = capture(module, args, kwargs, dynamic_shapes, training=True, has_rule=is_supported)
     except CaptureError as error:
-        raise CaptureError(f"in train mode: {error} The eval mode alone converts: mode=\"eval\" (--mode eval).") from error
+        raise CaptureError(
+            f'in train mode: {error} The eval mode alone converts: mode="eval" (--mode eval).'
+        ) from error
     train.graph = merge_modes(train.graph, evaluation.graph)
     train.tensors = {**evaluation.tensors, **train.tensors}
     return train, mode
 
 
 def _depends_on_mode(module: Any) -> bool:
-    """Whether the module may act differently in train mode. Modules of torch.nn known not to are taken at their word."""
+    """Whether the module may act differently in train mode. Modules of torch.nn known not to are taken at their
+    word."""
     import torch
 
-    modal = (torch.nn.modules.batchnorm._NormBase, torch.nn.modules.dropout._DropoutNd, torch.nn.RReLU, torch.nn.RNNBase, torch.nn.MultiheadAttention)
+    modal = (
+        torch.nn.modules.batchnorm._NormBase,
+        torch.nn.modules.dropout._DropoutNd,
+        torch.nn.RReLU,
+        torch.nn.RNNBase,
+        torch.nn.MultiheadAttention,
+    )
     for m in module.modules():
         if isinstance(m, modal) or not type(m).__module__.startswith("torch.nn.modules."):
             return True
@@ -190,7 +211,9 @@ def _emit(
     }
     names = captured.output_names
     outputs = [(i, o) for i, o in enumerate(graph.outputs) if isinstance(o, Value)]
-    constants = {i: o.text if isinstance(o, Sym) else o for i, o in enumerate(graph.outputs) if not isinstance(o, Value)}
+    constants = {
+        i: o.text if isinstance(o, Sym) else o for i, o in enumerate(graph.outputs) if not isinstance(o, Value)
+    }
     return Conversion(
         emitted.model,
         tuple(_port(v.name, p) for v, p in zip(graph.inputs, emitted.inputs, strict=True)),
@@ -223,7 +246,19 @@ def _entries(graph: Graph, emitted: Emitted, captured: Captured) -> tuple[Weight
         p = graph.parameters.get(ref.name)
         kind, trainable = (p.kind, p.trainable) if p is not None else ("constant", False)
         variable = variable_at(layer, (attribute,))
-        made.setdefault(ref.name, WeightEntry(ref.name, variable, kind, trainable, None, ref.transform, (*places[id(layer)], attribute), ref.type.dtype))
+        made.setdefault(
+            ref.name,
+            WeightEntry(
+                ref.name,
+                variable,
+                kind,
+                trainable,
+                None,
+                ref.transform,
+                (*places[id(layer)], attribute),
+                ref.type.dtype,
+            ),
+        )
     entries = [made[n] for n in dict.fromkeys([*graph.parameters, *made]) if n in made]
     for name, first in captured.tied.items():
         if first in made:

@@ -20,7 +20,8 @@ def every_layer(model: Any) -> Iterator[Any]:
 
 
 def functional_model(inputs: list[Any], outputs: list[Any], name: str) -> Any:
-    """A Functional model of one level. Ops get names by their place, not by Keras' process-wide counter, which could meet a
+    """A Functional model of one level. Ops get names by their place, not by Keras' process-wide counter, which could
+    meet a
     module's name, and would make the file depend on what was built before."""
     found = _operations(outputs)
     fresh = fresh_names(op.name for op in found if isinstance(op, keras.Layer))
@@ -31,7 +32,8 @@ def functional_model(inputs: list[Any], outputs: list[Any], name: str) -> Any:
 
 
 def _operations(tensors: list[Any]) -> list[Any]:
-    """The operations the tensors come from, first those that run first. A layer called twice has two nodes, each with its inputs."""
+    """The operations the tensors come from, first those that run first. A layer called twice has two nodes, each with
+    its inputs."""
     found: dict[tuple[int, int], Any] = {}
     stack = [(t, False) for t in reversed(tensors)]
     while stack:

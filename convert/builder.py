@@ -1,6 +1,7 @@
 """What a rule talks to. One rule, two regimes:
 
-- `Concrete`: operands are backend tensors, dims are ints (or scalar tensors while TensorFlow traces); the rule computes.
+- `Concrete`: operands are backend tensors, dims are ints (or scalar tensors while TensorFlow traces); the rule
+computes.
 - `Functional` (in `emit.py`): operands are KerasTensors; the rule builds nodes of a Functional model. A dim whose value
   is not known yet is an `Unknown`: handing it on is fine, computing with it raises `Dynamic`, and then the op becomes
   a `GraphLayer` that runs the same rule at call time.
@@ -35,14 +36,18 @@ class Unknown:
     def _raise(self, *_: Any) -> NoReturn:
         raise Dynamic(f"size {self.sym or '?'} is only known at call time")
 
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _raise
-    __truediv__ = __rtruediv__ = __neg__ = __int__ = __index__ = __float__ = __bool__ = __lt__ = __le__ = __gt__ = __ge__ = _raise
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = (
+        _raise
+    )
+    __truediv__ = __rtruediv__ = __neg__ = __int__ = __index__ = __float__ = __bool__ = __lt__ = __le__ = __gt__ = (
+        __ge__
+    ) = _raise
     __pow__ = __rpow__ = __abs__ = __round__ = _raise
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Unknown) and other.sym is not None and other.sym == self.sym:
             return True
-        self._raise()
+        return bool(self._raise())
 
     def __hash__(self) -> int:
         return hash(self.sym)

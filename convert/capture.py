@@ -2,7 +2,8 @@
 
     module, args --export--> ExportedProgram --(in-place ops made functional)--> Graph + tensors
 
-What has no rule is decomposed further by torch's own tables (`decompose`), one op at a time, so composites that a Keras layer
+What has no rule is decomposed further by torch's own tables (`decompose`), one op at a time, so composites that a
+Keras layer
 exists for stay whole.
 """
 
@@ -27,7 +28,9 @@ from .exportable import detached_regions, free_linspace
 from .fx_to_ir import Converter
 from .ir import Graph
 
-CUMULATIVE = -1.0  # stands for BatchNorm's momentum=None, whose factor 1/num_batches_tracked torch.export refuses to trace
+CUMULATIVE = (
+    -1.0
+)  # stands for BatchNorm's momentum=None, whose factor 1/num_batches_tracked torch.export refuses to trace
 
 
 @dataclass
@@ -46,7 +49,9 @@ class Captured:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """torch.export's warnings and logs, silenced."""
-    loggers = [logging.getLogger(n) for n in ("torch", "torch.fx", "torch.export", "torch._export", "torch.fx.experimental")]
+    loggers = [
+        logging.getLogger(n) for n in ("torch", "torch.fx", "torch.export", "torch._export", "torch.fx.experimental")
+    ]
     levels = [x.level for x in loggers]
     try:
         for x in loggers:
@@ -59,14 +64,16 @@ def quiet() -> Iterator[None]:
             x.setLevel(level)
 
 
-# ---------------------------------------------------------------------------------------------------------- dim requests
+# ---------------------------------------------------------------------------------------------------------- dim
+# requests
 def dynamic_dims(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], requested: Any
 ) -> tuple[Any, dict[str, dict[int, str]]]:
     """`requested` as torch.export takes it, and the dim names the user gave: {input name: {axis: name}}.
 
     None: axis 0 of every tensor is tried as a free batch. Strings name dims; torch decides whether they can be free.
-    Inputs that nest (dicts, lists, `*args`, `**kwargs`) are asked in the same nesting, and named by their path: "batch_image".
+    Inputs that nest (dicts, lists, `*args`, `**kwargs`) are asked in the same nesting, and named by their path:
+    "batch_image".
     """
     import inspect
 
@@ -132,7 +139,11 @@ def _axes(spec: Any, path: tuple[str, ...], names: dict[str, dict[int, str]]) ->
 def _exportable(module: torch.nn.Module, training: bool) -> Iterator[None]:
     """The module in the wanted mode, with what torch.export cannot trace put aside; everything is put back."""
     modes = {m: m.training for m in module.modules()}
-    cumulative = [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._NormBase) and m.momentum is None and m.track_running_stats]
+    cumulative = [
+        m
+        for m in module.modules()
+        if isinstance(m, torch.nn.modules.batchnorm._NormBase) and m.momentum is None and m.track_running_stats
+    ]
     try:
         if training != module.training:
             module.train(training)
@@ -146,7 +157,9 @@ def _exportable(module: torch.nn.Module, training: bool) -> Iterator[None]:
             each.training = mode
 
 
-def export(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], shapes: Any, training: bool) -> ExportedProgram:
+def export(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], shapes: Any, training: bool
+) -> ExportedProgram:
     """The exported program of one mode. CaptureError says in one line what torch refused, and where."""
     # einsum's search for the cheapest order would compare sizes, and so fix them
     with _exportable(module, training), torch.backends.opt_einsum.flags(enabled=False), free_linspace(), quiet():
@@ -164,7 +177,11 @@ def _refusal(error: Exception, module: torch.nn.Module) -> str:
         import traceback
 
         here = os.path.dirname(os.path.abspath(__file__))
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(("<", here)) and "/torch/" not in f.filename and f.filename != __file__]
+        frames = [
+            f
+            for f in traceback.extract_tb(error.__traceback__)
+            if not f.filename.startswith(("<", here)) and "/torch/" not in f.filename and f.filename != __file__
+        ]
         where = [(f.filename, str(f.lineno), f.name, f.line or "") for f in frames]
     at = f" at {where[-1][0]}:{where[-1][1]}" + (f" `{where[-1][3].strip()}`" if where[-1][3] else "") if where else ""
     name = type(error).__name__
@@ -174,19 +191,30 @@ def _refusal(error: Exception, module: torch.nn.Module) -> str:
             "Write the choice with torch.where or torch.cond, or export a variant of the module without it."
         )
     if "specializ" in text or "Constraints violated" in text:
-        fixed = re.findall(r"You marked L\['(\w+)'\](.*?)\.size\(\)\[(\d+)\] as dynamic but your code specialized it to be a constant \((\d+)\)", text)
+        fixed = re.findall(
+            r"You marked L\['(\w+)'\](.*?)\.size\(\)\[(\d+)\] as dynamic "
+            r"but your code specialized it to be a constant \((\d+)\)",
+            text,
+        )
         what = "; ".join(f"axis {axis} of {name}{path} is always {size}" for name, path, axis, size in fixed) or first
-        return f"a dim asked to be dynamic is fixed by the module{at}: {what}. Give that dim a number in the input spec."
+        return (
+            f"a dim asked to be dynamic is fixed by the module{at}: {what}. Give that dim a number in the input spec."
+        )
     return f"torch.export could not trace {type(module).__name__}{at}: {name}: {first}"
 
 
 def with_batch(args: Any) -> Any:
     """Example inputs whose axis 0 is 1, repeated to 2: torch takes a size of one for a constant."""
-    return pytree.tree_map(lambda t: torch.cat([t, t]) if isinstance(t, torch.Tensor) and t.dim() and t.shape[0] == 1 else t, args)
+    return pytree.tree_map(
+        lambda t: torch.cat([t, t]) if isinstance(t, torch.Tensor) and t.dim() and t.shape[0] == 1 else t, args
+    )
 
 
-def _with_free_batch(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any, training: bool) -> ExportedProgram:
-    """The program with axis 0 free wherever the module allows it. An axis of size one that is no batch (the layers of an LSTM's
+def _with_free_batch(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any, training: bool
+) -> ExportedProgram:
+    """The program with axis 0 free wherever the module allows it. An axis of size one that is no batch (the layers of
+    an LSTM's
     state) must not be doubled, and a module may refuse any other size than the example's: each is tried."""
     doubled = with_batch((args, kwargs))
     for tried_args, tried_kwargs in (doubled, (args, kwargs)):
@@ -250,7 +278,9 @@ def from_program(
     return Captured(graph, tensors, tied, tuple(v.name for v in graph.inputs), spec, leaf_names)
 
 
-def owned_tensors(program: ExportedProgram, module: torch.nn.Module | None) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def owned_tensors(
+    program: ExportedProgram, module: torch.nn.Module | None
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Every tensor the program owns, by torch name, and which names are ties to an earlier one."""
     tensors: dict[str, torch.Tensor] = {}
     tied: dict[str, str] = {}
@@ -275,19 +305,29 @@ def owned_tensors(program: ExportedProgram, module: torch.nn.Module | None) -> t
 
 # -------------------------------------------------------------------------------------------------------- decomposition
 def decompose(
-    program: ExportedProgram, graph: Graph, convert: Callable[[ExportedProgram], Graph | None], has_rule: Callable[[str], bool], rounds: int = 6
+    program: ExportedProgram,
+    graph: Graph,
+    convert: Callable[[ExportedProgram], Graph | None],
+    has_rule: Callable[[str], bool],
+    rounds: int = 6,
 ) -> tuple[ExportedProgram, Graph]:
     """Decompose ops without a rule, and only those, through torch's tables until nothing changes."""
     for _ in range(rounds):
         missing = {n.op for n in every_node(graph) if not has_rule(n.op)}
-        table = {op: function for name in missing if (op := overload(name)) is not None and (function := decomposition(op)) is not None}
+        table = {
+            op: function
+            for name in missing
+            if (op := overload(name)) is not None and (function := decomposition(op)) is not None
+        }
         if not table:
             break
         try:
             with quiet():
                 smaller = detached_regions(program).run_decompositions(table)
             lowered = convert(smaller)
-        except Exception:  # a decomposition that does not trace leaves the op as it is: it is then listed as unsupported
+        except (
+            Exception
+        ):  # a decomposition that does not trace leaves the op as it is: it is then listed as unsupported
             break
         if lowered is None:
             break
@@ -317,7 +357,8 @@ def overload(name: str) -> Any:
 
 
 def decomposition(op: Any) -> Callable[..., Any] | None:
-    """How torch writes the op in smaller ones: its registered decomposition, its composite kernel, its prims reference."""
+    """How torch writes the op in smaller ones: its registered decomposition, its composite kernel, its prims
+    reference."""
     from torch._decomp import decomposition_table
 
     found: Callable[..., Any] | None = decomposition_table.get(op)

@@ -64,7 +64,8 @@ class Conversion:
     example: Any = field(default=None, repr=False)  # (args, kwargs) the module was captured with
     _remake: Callable[[str], Conversion] | None = field(default=None, repr=False)
 
-    # ----------------------------------------------------------------------------------------------------------- weights
+    # -----------------------------------------------------------------------------------------------------------
+    # weights
     def push(self, state_dict: Mapping[str, Any]) -> None:
         """Write torch weights into the Keras model. Names may be tied ones.
 
@@ -92,7 +93,10 @@ class Conversion:
         known = {e.torch_name for e in self.weights}
         problems += [f"{n} is not a weight of the model" for n in state_dict if n not in known]
         if problems:
-            raise WeightError(f"the state dict does not fit: {'; '.join(problems[:20])}" + (f"; and {len(problems) - 20} more" if len(problems) > 20 else ""))
+            raise WeightError(
+                f"the state dict does not fit: {'; '.join(problems[:20])}"
+                + (f"; and {len(problems) - 20} more" if len(problems) > 20 else "")
+            )
         for entry, array in writes:
             entry.variable.assign(entry.to_keras(array).astype(numpy_of(entry.variable).dtype))
 
@@ -106,14 +110,17 @@ class Conversion:
         owners = {e.torch_name: e for e in self.weights}
         found: dict[str, Any] = {}
         for e in self.weights:
-            if e.kind == "constant" or (e.kind == "buffer" and "persistent" in self.report and e.torch_name not in self.report["persistent"]):
+            if e.kind == "constant" or (
+                e.kind == "buffer" and "persistent" in self.report and e.torch_name not in self.report["persistent"]
+            ):
                 continue
             owner = owners[e.tied_to] if e.tied_to else e
             array = np.ascontiguousarray(owner.to_torch(numpy_of(owner.variable))).reshape(self._torch_shape(owner))
             found[e.torch_name] = _tensor(array) if find_spec("torch") else array
         return found
 
-    # ----------------------------------------------------------------------------------------------------------- calling
+    # -----------------------------------------------------------------------------------------------------------
+    # calling
     def flatten_outputs(self, result: Any) -> list[Any]:
         """What the model returned, as a flat list in the order of `outputs`."""
         return list(result) if isinstance(result, (list, tuple)) else [result]
@@ -125,7 +132,8 @@ class Conversion:
 
     @contextlib.contextmanager
     def replay(self, draws: Mapping[int, np.ndarray]) -> Iterator[None]:
-        """While open, random site k hands out draws[k] (torch axis order; dropout: its keep mask) instead of drawing."""
+        """While open, random site k hands out draws[k] (torch axis order; dropout: its keep mask) instead of
+        drawing."""
         import keras
 
         queues: dict[int, tuple[Any, list[np.ndarray]]] = {}
@@ -139,7 +147,9 @@ class Conversion:
                 if isinstance(layer, keras.layers.Dropout):
                     rate = layer.rate
 
-                    def call(x: Any, training: bool | None = None, queue: list[np.ndarray] = queue, rate: float = rate) -> Any:
+                    def call(
+                        x: Any, training: bool | None = None, queue: list[np.ndarray] = queue, rate: float = rate
+                    ) -> Any:
                         if not training:
                             return x
                         return x * keras.ops.cast(queue.pop(0), x.dtype) / (1 - rate) if rate < 1 else x * 0
@@ -167,7 +177,8 @@ class Conversion:
                 e.variable.assign(numpy_of(current[e.torch_name].variable).astype(numpy_of(e.variable).dtype))
         return other
 
-    # ------------------------------------------------------------------------------------------------------------ saving
+    # ------------------------------------------------------------------------------------------------------------
+    # saving
     def metadata(self) -> dict[str, Any]:
         """JSON-able: the weight map, input and output layout, versions, hash of the weights, options."""
         import keras
@@ -234,7 +245,9 @@ def load(path: str | os.PathLike[str]) -> Conversion:
         if e["tied_to"] is None and e["kind"] == "parameter":
             variable.trainable = e["trainable"]
         fields = {k: e[k] for k in ("torch_name", "kind", "trainable", "tied_to", "dtype")}
-        weights.append(WeightEntry(variable=variable, transform=Transform.from_data(e["transform"]), location=location, **fields))
+        weights.append(
+            WeightEntry(variable=variable, transform=Transform.from_data(e["transform"]), location=location, **fields)
+        )
     return Conversion(
         model,
         tuple(_port(p) for p in data["inputs"]),
@@ -249,15 +262,26 @@ def load(path: str | os.PathLike[str]) -> Conversion:
 
 
 def _port_data(p: Port) -> dict[str, Any]:
-    return {"name": p.name, "dtype": p.dtype, "dims": list(p.dims), "permutation": None if p.permutation is None else list(p.permutation)}
+    return {
+        "name": p.name,
+        "dtype": p.dtype,
+        "dims": list(p.dims),
+        "permutation": None if p.permutation is None else list(p.permutation),
+    }
 
 
 def _port(data: dict[str, Any]) -> Port:
-    return Port(data["name"], data["dtype"], tuple(data["dims"]), None if data["permutation"] is None else tuple(data["permutation"]))
+    return Port(
+        data["name"],
+        data["dtype"],
+        tuple(data["dims"]),
+        None if data["permutation"] is None else tuple(data["permutation"]),
+    )
 
 
 def _finish(archive: str, metadata: str) -> None:
-    """Add the metadata, and take out what Keras writes of the moment: dates and object ids. The same model gives the same bytes."""
+    """Add the metadata, and take out what Keras writes of the moment: dates and object ids. The same model gives the
+    same bytes."""
     plain = f"{archive}.tmp"
     try:
         with zipfile.ZipFile(archive) as old, zipfile.ZipFile(plain, "w") as new:

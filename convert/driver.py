@@ -1,4 +1,5 @@
-"""Lower one node through its rule, in either regime: bring the operands into order, promote, call, label the results."""
+"""Lower one node through its rule, in either regime: bring the operands into order, promote, call, label the
+results."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ Make = Callable[[Node, layout.Perm], Builder]
 Move = Callable[[Builder, Placed, layout.Perm], Placed]
 
 
-def bring(k: Builder, x: Placed, perm: layout.Perm, count: Callable[[Placed, layout.Perm], None] | None = None) -> Placed:
+def bring(
+    k: Builder, x: Placed, perm: layout.Perm, count: Callable[[Placed, layout.Perm], None] | None = None
+) -> Placed:
     """`x` in the order `perm`. A move of size-one axes alone is a reshape; `count` hears of real transposes."""
     if x.perm == perm:
         return x
@@ -36,8 +39,11 @@ def bring(k: Builder, x: Placed, perm: layout.Perm, count: Callable[[Placed, lay
     return Placed(ops.transpose(x.tensor, axes), x.type, perm)
 
 
-def lower(node: Node, make: Make, fetch: Fetch, move: Move = bring, form: LayerForm | None = None) -> list[Placed] | None:
-    """The node's results. Raises Dynamic where the regime cannot hold the op, GraphError where a rule breaks its contract.
+def lower(
+    node: Node, make: Make, fetch: Fetch, move: Move = bring, form: LayerForm | None = None
+) -> list[Placed] | None:
+    """The node's results. Raises Dynamic where the regime cannot hold the op, GraphError where a rule breaks its
+    contract.
 
     `move` brings an operand into order. With `form` the layer form is called instead of the rule; None: it declined.
     """
@@ -83,9 +89,7 @@ def _perm(rule: Rule, node: Node, tensors: dict[Value, Placed]) -> layout.Perm:
     return layout.order_for(rule, operands, node.outputs[0].type.rank)
 
 
-def _operand(
-    k: Builder, rule: Rule, x: Placed, order: layout.Perm | None, promote: str | None, move: Move
-) -> Any:
+def _operand(k: Builder, rule: Rule, x: Placed, order: layout.Perm | None, promote: str | None, move: Move) -> Any:
     if isinstance(x.tensor, ParamRef):
         return x.tensor
     rank = x.type.rank
@@ -115,7 +119,10 @@ def _promoted_dtype(node: Node) -> str:
 def _label(node: Node, rule: Rule, k: Builder, result: Any, perm: layout.Perm) -> list[Placed]:
     results = list(result) if isinstance(result, (list, tuple)) else [result]
     if len(results) != len(node.outputs):
-        raise GraphError(f"rule for {node.op} gave {len(results)} results, the op has {len(node.outputs)}\n  {node}\n  from {node.origin}")
+        raise GraphError(
+            f"rule for {node.op} gave {len(results)} results, the op has {len(node.outputs)}\n"
+            f"  {node}\n  from {node.origin}"
+        )
     placed = []
     for value, tensor in zip(node.outputs, results, strict=True):
         type_ = value.type
@@ -128,7 +135,9 @@ def _label(node: Node, rule: Rule, k: Builder, result: Any, perm: layout.Perm) -
         else:
             order = perm if len(perm) == type_.rank else layout.identity(type_.rank)
         if len(tensor.shape) != type_.rank or len(order) != type_.rank:
-            raise GraphError(f"rule for {node.op} gave rank {len(tensor.shape)}, torch has {type_}\n  {node}\n  from {node.origin}")
+            raise GraphError(
+                f"rule for {node.op} gave rank {len(tensor.shape)}, torch has {type_}\n  {node}\n  from {node.origin}"
+            )
         placed.append(Placed(k.cast(tensor, type_.dtype), type_, order))
     return placed
 

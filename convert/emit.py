@@ -1,4 +1,5 @@
-"""Graph -> nested keras.Model: real layers and keras.ops, one nested Functional model per torch module, weights included."""
+"""Graph -> nested keras.Model: real layers and keras.ops, one nested Functional model per torch module, weights
+included."""
 
 from __future__ import annotations
 
@@ -17,9 +18,9 @@ from .graph_layer import static_shape
 from .ir import Graph, GraphError, Node, Value
 from .layers import Holder, Together
 from .layout import Perm, Placed
+from .nesting import Plan, Run, plan
 from .random_sites import RandomSite, draws_of
 from .scope import Scope
-from .scopes import Plan, Run, plan
 from .weights import ParamRef, numpy_of
 
 
@@ -115,9 +116,15 @@ class Emitter:
         return functional_model([p.tensor for p in inputs], [p.tensor for p in outputs], "model")
 
     def _input(self, value: Value) -> Placed:
-        perm = layout.channels_last(value.type.rank) if self.keras_layout and layout.feeds_spatial(self.graph, value) else layout.identity(value.type.rank)
+        perm = (
+            layout.channels_last(value.type.rank)
+            if self.keras_layout and layout.feeds_spatial(self.graph, value)
+            else layout.identity(value.type.rank)
+        )
         shape = tuple(value.type.shape[a] for a in perm)
-        return Placed(keras.Input(batch_shape=static_shape(shape), dtype=value.type.dtype, name=value.name), value.type, perm)
+        return Placed(
+            keras.Input(batch_shape=static_shape(shape), dtype=value.type.dtype, name=value.name), value.type, perm
+        )
 
     def _output(self, root: Scope, value: Value) -> Placed:
         x = root.fetch(value)
@@ -125,7 +132,9 @@ class Emitter:
         if not keep:
             x = root.bring(x, layout.identity(x.type.rank))
         if any(x.tensor is v.tensor for v in root.env.values() if v.type is x.type) and value in self.graph.inputs:
-            x = dataclasses.replace(x, tensor=keras.layers.Identity(dtype=value.type.dtype, name=root.unique(None, "identity"))(x.tensor))
+            x = dataclasses.replace(
+                x, tensor=keras.layers.Identity(dtype=value.type.dtype, name=root.unique(None, "identity"))(x.tensor)
+            )
         return x
 
     def _updates(self, root: Scope, outputs: list[Placed]) -> list[Placed]:
@@ -155,5 +164,6 @@ class Emitter:
 
 
 def emit(graph: Graph, tensors: Mapping[str, Any], keras_layout: bool = True, batchnorm: str = "torch") -> Emitted:
-    """Build the Keras model. UnsupportedError where the graph has nothing to build; GraphError for a rule's own fault."""
+    """Build the Keras model. UnsupportedError where the graph has nothing to build; GraphError for a rule's own
+    fault."""
     return Emitter(graph, tensors, keras_layout, batchnorm).emit()

@@ -135,18 +135,32 @@ class Functional(Builder):
 
     def sibling(self, ref: ParamRef | None, attribute: str) -> ParamRef | None:
         """The parameter or buffer of the same torch module under another attribute name, if it exists."""
-        return None if ref is None else self.scope.emitter.reference(f"{ref.name.rpartition('.')[0]}.{attribute}".lstrip("."))
+        return (
+            None
+            if ref is None
+            else self.scope.emitter.reference(f"{ref.name.rpartition('.')[0]}.{attribute}".lstrip("."))
+        )
 
     def layer(self, cls: Any, x: Any, *, weights: dict[str, Any], name: str | None = None, **config: Any) -> Tensor:
-        """Call a layer of class `cls` on `x` (a tensor, or a list of positional inputs), reusing it where the module is called again.
+        """Call a layer of class `cls` on `x` (a tensor, or a list of positional inputs), reusing it where the module
+        is called again.
 
-        `weights` maps the layer's variable attributes to `ParamRef`s (None: the layer has no such variable; lists map to
-        attribute.0, attribute.1 ...). The layer's variables are filled from torch's tensors and entered in the weight map.
+        `weights` maps the layer's variable attributes to `ParamRef`s (None: the layer has no such variable; lists map
+        to
+        attribute.0, attribute.1 ...). The layer's variables are filled from torch's tensors and entered in the weight
+        map.
         """
         bound = {k: ref for k, ref in _flat(weights).items() if ref is not None}
         inputs = x if isinstance(x, (list, tuple)) else [x]
-        dtype = config.pop("dtype", None) or next((r.type.dtype for r in bound.values() if r.type.is_floating), None) or self._policy(inputs[0])
-        key = json.dumps([cls.__name__, {k: repr(v) for k, v in config.items()}, {k: r.name for k, r in bound.items()}], sort_keys=True)
+        dtype = (
+            config.pop("dtype", None)
+            or next((r.type.dtype for r in bound.values() if r.type.is_floating), None)
+            or self._policy(inputs[0])
+        )
+        key = json.dumps(
+            [cls.__name__, {k: repr(v) for k, v in config.items()}, {k: r.name for k, r in bound.items()}],
+            sort_keys=True,
+        )
         layer = self.scope.layers.get(key) if bound else None
         if "seed" in inspect.signature(cls.__init__).parameters:
             config.setdefault("seed", self.scope.emitter.next_seed())

@@ -1,6 +1,7 @@
 """The layer that runs a piece of the graph at call time, with the same rules that build Functional nodes.
 
-It stands where a Functional graph cannot: arithmetic on several unknown sizes, control flow, random tensors, an op whose symbolic
+It stands where a Functional graph cannot: arithmetic on several unknown sizes, control flow, random tensors, an op
+whose symbolic
 shape inference in Keras is wrong.
 """
 
@@ -29,7 +30,9 @@ class GraphLayer(keras.layers.Layer):  # type: ignore[misc]  # keras has no anno
     """Interprets `graph` (torch axis order; parameters come in as inputs). One input tensor per `graph.inputs` entry,
     one output per graph output that is a tensor; sizes are read from the inputs at call time."""
 
-    def __init__(self, graph: Graph | dict[str, Any], seed: int | None = None, train_only: bool = False, **config: Any) -> None:
+    def __init__(
+        self, graph: Graph | dict[str, Any], seed: int | None = None, train_only: bool = False, **config: Any
+    ) -> None:
         config.setdefault("autocast", False)
         super().__init__(**config)
         self.graph = from_data(graph) if isinstance(graph, dict) else graph
@@ -45,7 +48,11 @@ class GraphLayer(keras.layers.Layer):  # type: ignore[misc]  # keras has no anno
         return {**super().get_config(), "graph": to_data(self.graph), "seed": self.seed, "train_only": self.train_only}
 
     def compute_output_spec(self, *inputs: Any, training: bool | None = None) -> Any:
-        specs = [keras.KerasTensor(static_shape(v.type.shape), v.type.dtype) for v in self.graph.outputs if isinstance(v, Value)]
+        specs = [
+            keras.KerasTensor(static_shape(v.type.shape), v.type.dtype)
+            for v in self.graph.outputs
+            if isinstance(v, Value)
+        ]
         return specs[0] if len(specs) == 1 else specs
 
     def _draw(self, node: Node, make: Any) -> Any:

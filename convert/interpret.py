@@ -17,7 +17,9 @@ Tensor = Any
 Draw = Callable[[Node, Callable[[Any], Tensor]], Tensor]
 
 
-def bind_dims(types: Sequence[TensorType], tensors: Sequence[Tensor], known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def bind_dims(
+    types: Sequence[TensorType], tensors: Sequence[Tensor], known: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Dim names -> sizes, from tensors whose types use them: bare names first, then linear expressions solved."""
     env: dict[str, Any] = dict(known or {})
     later: list[tuple[Sym, Any]] = []
@@ -61,7 +63,8 @@ def interpret(
     draw: Draw | None = None,
     dims: Mapping[str, Any] | None = None,
 ) -> list[Any]:
-    """The graph's outputs for backend tensors in torch order. `owned`: parameters by name. `draw` serves random nodes."""
+    """The graph's outputs for backend tensors in torch order. `owned`: parameters by name. `draw` serves random
+    nodes."""
     env = {**bind_dims([v.type for v in graph.inputs], inputs), **(dims or {})}
     placed: dict[Value, Placed] = {}
     for v, x in zip(graph.inputs, inputs, strict=True):

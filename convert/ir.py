@@ -19,7 +19,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["CALLS", "ByMode", "Graph", "GraphError", "Mutation", "Node", "Origin", "Parameter", "Sym", "TensorType", "Value", "by_mode"]
+__all__ = [
+    "CALLS",
+    "ByMode",
+    "Graph",
+    "GraphError",
+    "Mutation",
+    "Node",
+    "Origin",
+    "Parameter",
+    "Sym",
+    "TensorType",
+    "Value",
+    "by_mode",
+]
 
 
 class GraphError(Exception):
@@ -41,7 +54,10 @@ class Sym:
     @property
     def names(self) -> frozenset[str]:
         """The dim names that the expression uses."""
-        return frozenset(n.id for n in ast.walk(ast.parse(self.text, mode="eval")) if isinstance(n, ast.Name)) - CALLS.keys()
+        return (
+            frozenset(n.id for n in ast.walk(ast.parse(self.text, mode="eval")) if isinstance(n, ast.Name))
+            - CALLS.keys()
+        )
 
     @property
     def is_name(self) -> bool:
@@ -51,11 +67,23 @@ class Sym:
     @property
     def is_polynomial(self) -> bool:
         """Whether it is made of sums and products alone, so that a single unknown in it may be solved for."""
-        parts = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Name, ast.Constant, ast.Add, ast.Sub, ast.Mult, ast.USub, ast.Load)
+        parts = (
+            ast.Expression,
+            ast.BinOp,
+            ast.UnaryOp,
+            ast.Name,
+            ast.Constant,
+            ast.Add,
+            ast.Sub,
+            ast.Mult,
+            ast.USub,
+            ast.Load,
+        )
         return all(isinstance(n, parts) for n in ast.walk(ast.parse(self.text, mode="eval")))
 
     def evaluate(self, env: Mapping[str, Any], calls: Mapping[str, Callable[..., Any]] | None = None) -> Any:
-        """The value under `env` (name -> int or a backend's scalar tensor; an expression that was met as a size may stand
+        """The value under `env` (name -> int or a backend's scalar tensor; an expression that was met as a size may
+        stand
         there whole). KeyError names a missing dim.
 
         `calls` gives the grammar's functions (Max, ceil, ...) another meaning: Python's own do not take scalar tensors.
@@ -169,7 +197,8 @@ def by_mode(arg: Any, training: bool) -> Any:
 # ---------------------------------------------------------------------------------------------------------------- nodes
 @dataclass(frozen=True)
 class Origin:
-    """Where a node came from: the fx name, the torch module that ran it, the source line, and the passes that touched it.
+    """Where a node came from: the fx name, the torch module that ran it, the source line, and the passes that touched
+    it.
 
     `scope` holds one entry per enclosing module call, outermost first: (attribute name in its parent, call number).
     """
@@ -206,7 +235,9 @@ class Value:
     __repr__ = __str__
 
 
-STATISTICS = frozenset({"aten.batch_norm.default", "aten.instance_norm.default"})  # args[3]: running mean, args[5]: whether it moves
+STATISTICS = frozenset(
+    {"aten.batch_norm.default", "aten.instance_norm.default"}
+)  # args[3]: running mean, args[5]: whether it moves
 Arg = Any  # Value | Sym | ByMode | Graph | int | float | bool | str | None | complex | list[Arg] | tuple[Arg, ...]
 
 
@@ -255,7 +286,8 @@ class Node:
 
     @property
     def updates_statistics(self) -> bool:
-        """Whether it is a normalisation that moves its own running statistics in some mode: it acts also where nobody reads it."""
+        """Whether it is a normalisation that moves its own running statistics in some mode: it acts also where nobody
+        reads it."""
         if self.op not in STATISTICS or not isinstance(self.args[3], Value):
             return False
         return bool(by_mode(self.args[5], True) or by_mode(self.args[5], False))
@@ -328,7 +360,8 @@ class Graph:
             yield from node.outputs
 
     def results(self) -> list[Value]:
-        """Everything that must be computed: outputs that are tensors, new buffer values, and what acts though nobody reads it."""
+        """Everything that must be computed: outputs that are tensors, new buffer values, and what acts though nobody
+        reads it."""
         return [o for o in self.outputs if isinstance(o, Value)] + [m.value for m in self.mutations] + self.effects()
 
     def effects(self) -> list[Value]:
@@ -336,7 +369,11 @@ class Graph:
         acting = [n for n in self.nodes if n.updates_statistics]
         if not acting:
             return []
-        read = {v for n in self.nodes for v in n.inputs} | {o for o in self.outputs if isinstance(o, Value)} | {m.value for m in self.mutations}
+        read = (
+            {v for n in self.nodes for v in n.inputs}
+            | {o for o in self.outputs if isinstance(o, Value)}
+            | {m.value for m in self.mutations}
+        )
         return [n.outputs[0] for n in acting if n.outputs[0] not in read]
 
     def users(self) -> dict[Value, list[Node]]:
@@ -368,7 +405,8 @@ class Graph:
         fields = {"nodes": new, "outputs": outputs, "mutations": mutations, **changes}
         return dataclasses.replace(self, **fields)
 
-    # --------------------------------------------------------------------------------------------------- verify and show
+    # --------------------------------------------------------------------------------------------------- verify and
+    # show
     def verify(self) -> Graph:
         """Raise GraphError unless every value is defined once, before its uses, and every name is unique."""
         defined: set[Value] = set()
@@ -414,7 +452,10 @@ class Graph:
     def __str__(self) -> str:
         lines = [f"graph({', '.join(f'{v}: {v.type}' for v in self.inputs)})"]
         if self.bounds:
-            lines.append("  where " + ", ".join(f"{k} in [{lo}, {'inf' if hi is None else hi}]" for k, (lo, hi) in self.bounds.items()))
+            lines.append(
+                "  where "
+                + ", ".join(f"{k} in [{lo}, {'inf' if hi is None else hi}]" for k, (lo, hi) in self.bounds.items())
+            )
         lines += [f"  own {p}" for p in self.parameters.values()]
         lines += [f"  {n}" for n in self.nodes]
         lines += [f"  mutate {m.buffer} <- {m.value} ({m.when})" for m in self.mutations]

@@ -30,12 +30,19 @@ class Weight(keras.layers.Layer):  # type: ignore[misc]  # keras has no annotati
         super().__init__(dtype=policy, autocast=False, trainable=trainable, **config)
         self.shape = tuple(shape)
         self.value_dtype = dtype
-        self.value = self.add_weight(shape=self.shape, dtype=dtype, initializer="zeros", trainable=trainable, name="value")
+        self.value = self.add_weight(
+            shape=self.shape, dtype=dtype, initializer="zeros", trainable=trainable, name="value"
+        )
         self.built = True
 
     def get_config(self) -> dict[str, Any]:
         base = super().get_config()
-        return {"name": base["name"], "shape": list(self.shape), "dtype": self.value_dtype, "trainable": self.value.trainable}
+        return {
+            "name": base["name"],
+            "shape": list(self.shape),
+            "dtype": self.value_dtype,
+            "trainable": self.value.trainable,
+        }
 
     def compute_output_spec(self, anchor: Any, *args: Any, **kwargs: Any) -> Any:
         return keras.KerasTensor(self.shape, self.value_dtype)
@@ -60,7 +67,11 @@ class Buffer(Weight):
         return {**super().get_config(), "when": self.when}
 
     def compute_output_spec(self, anchor: Any, update: Any = None, training: bool | None = None) -> Any:
-        return keras.KerasTensor(self.shape, self.value_dtype) if update is None else keras.KerasTensor(anchor.shape, anchor.dtype)
+        return (
+            keras.KerasTensor(self.shape, self.value_dtype)
+            if update is None
+            else keras.KerasTensor(anchor.shape, anchor.dtype)
+        )
 
     def call(self, anchor: Any, update: Any = None, training: bool | None = None) -> Any:
         if update is None:
@@ -115,7 +126,9 @@ class Holder(keras.layers.Layer):  # type: ignore[misc]  # keras has no annotati
         super().__init__(**config)
         self.entries = [[n, list(shape), dtype, bool(trainable)] for n, shape, dtype, trainable in entries]
         self.values = [
-            self.add_weight(shape=tuple(shape), dtype=dtype, initializer="zeros", trainable=trainable, name=name.replace(".", "_"))
+            self.add_weight(
+                shape=tuple(shape), dtype=dtype, initializer="zeros", trainable=trainable, name=name.replace(".", "_")
+            )
             for name, shape, dtype, trainable in self.entries
         ]
         self.built = True

@@ -1,7 +1,9 @@
 """Every decision about channel order, and nowhere else.
 
-A tensor of the Keras model is *placed*: `perm[j]` is the torch axis that stands at physical position j. torch order is the
-identity; channels last is (0, 2, ..., 1). Permuting ops cost nothing: they only relabel. A transpose is made when a rule
+A tensor of the Keras model is *placed*: `perm[j]` is the torch axis that stands at physical position j. torch order is
+the
+identity; channels last is (0, 2, ..., 1). Permuting ops cost nothing: they only relabel. A transpose is made when a
+rule
 asks for an order the tensor does not have, once per tensor and order.
 
     conv (N,H,W,C) -> perm (0,2,3,1)   relu: keeps it   flatten(2).transpose(1,2): relabels   linear: identity again
@@ -165,7 +167,13 @@ def reshape_groups(source: Sequence[Dim], target: Sequence[Dim]) -> list[tuple[l
 
 
 def _with_rest(
-    groups: list[tuple[list[int], list[int]]], left: list[int], right: list[int], i: int, j: int, source: Sequence[Dim], target: Sequence[Dim]
+    groups: list[tuple[list[int], list[int]]],
+    left: list[int],
+    right: list[int],
+    i: int,
+    j: int,
+    source: Sequence[Dim],
+    target: Sequence[Dim],
 ) -> list[tuple[list[int], list[int]]]:
     """Dims of unknown product: match equal trailing axes, and take all that lies between as one group."""
     a, b = len(source), len(target)
@@ -179,7 +187,8 @@ def _with_rest(
 def reshape_orders(x: Placed, target: Sequence[Dim]) -> tuple[Perm, Perm]:
     """The order to bring `x` to before a reshape, and the order in which the result then comes out.
 
-    Each piece of the reshape (see `reshape_groups`) needs its axes together and in torch's order; the pieces may stand in any
+    Each piece of the reshape (see `reshape_groups`) needs its axes together and in torch's order; the pieces may stand
+    in any
     order. So a flatten of (N,H,W,C) and a channel shuffle on it never go through torch's order.
     """
     plain = identity(x.type.rank), identity(len(target))
@@ -221,7 +230,8 @@ def order_for(rule: Rule, operands: Sequence[Placed], rank: int) -> Perm:
 
 
 def feeds_spatial(graph: Graph, value: Value) -> bool:
-    """Whether an input is an image, a signal or a volume: what first changes it, behind elementwise ops, works on spatial axes."""
+    """Whether an input is an image, a signal or a volume: what first changes it, behind elementwise ops, works on
+    spatial axes."""
     users, seen, queue = graph.users(), set(), [value]
     while queue:
         v = queue.pop()

@@ -1,6 +1,7 @@
 """Two captures of one module, in train and in eval mode, become one graph that serves both.
 
-Nodes are aligned in program order. A pair that does the same becomes one node; where an argument such as dropout's `train` differs
+Nodes are aligned in program order. A pair that does the same becomes one node; where an argument such as dropout's
+`train` differs
 it becomes a `ByMode`; where a pair reads different values a select on the mode joins them first. Nodes of one mode
 alone (stochastic depth, `if self.training`) are kept, and computed in both modes: Keras picks by `training`.
 
@@ -37,14 +38,17 @@ class _Merge:
 
     def graph(self) -> Graph:
         if [v.type for v in self.train.inputs] != [v.type for v in self.eval.inputs]:
-            raise UnsupportedError("the module takes different inputs in train and in eval mode; convert one mode with mode='eval'")
+            raise UnsupportedError(
+                "the module takes different inputs in train and in eval mode; convert one mode with mode='eval'"
+            )
         for a, b in zip(self.train.inputs, self.eval.inputs, strict=True):
             self.of_train[a] = self.of_eval[b] = a
         parameters = self._parameters()
         self._align()
         if len(self.train.outputs) != len(self.eval.outputs):
             raise UnsupportedError(
-                f"the module returns {len(self.train.outputs)} values in train mode and {len(self.eval.outputs)} in eval mode; convert one mode with mode='eval'"
+                f"the module returns {len(self.train.outputs)} values in train mode and {len(self.eval.outputs)} in "
+                "eval mode; convert one mode with mode='eval'"
             )
         outputs = [self._join_output(a, b) for a, b in zip(self.train.outputs, self.eval.outputs, strict=True)]
         bounds = {**self.eval.bounds, **self.train.bounds}
@@ -68,13 +72,17 @@ class _Merge:
             if buffer in train and buffer in evaluation:
                 merged.append(Mutation(buffer, self._join_values(train[buffer], evaluation[buffer]), "always"))
             else:
-                merged.append(Mutation(buffer, train.get(buffer) or evaluation[buffer], "train" if buffer in train else "eval"))
+                merged.append(
+                    Mutation(buffer, train.get(buffer) or evaluation[buffer], "train" if buffer in train else "eval")
+                )
         return merged
 
     # ----------------------------------------------------------------------------------------------------- alignment
     def _align(self) -> None:
         a, b = self.train.nodes, self.eval.nodes
-        matcher = difflib.SequenceMatcher(None, [_token(n, self.train) for n in a], [_token(n, self.eval) for n in b], autojunk=False)
+        matcher = difflib.SequenceMatcher(
+            None, [_token(n, self.train) for n in a], [_token(n, self.eval) for n in b], autojunk=False
+        )
         for tag, i1, i2, j1, j2 in matcher.get_opcodes():
             if tag == "equal":
                 for x, y in zip(a[i1:i2], b[j1:j2], strict=True):
@@ -94,7 +102,9 @@ class _Merge:
             self.of_train[v] = self.of_eval[w] = v
 
     def _alone(self, node: Node, table: dict[Value, Value], mark: str) -> None:
-        outputs = tuple(Value(self.fresh(v.name), v.type) for v in node.outputs) if mark == "eval only" else node.outputs
+        outputs = (
+            tuple(Value(self.fresh(v.name), v.type) for v in node.outputs) if mark == "eval only" else node.outputs
+        )
         new = node.map_args(lambda a: table[a] if isinstance(a, Value) else a)
         if node.updates_statistics:  # it is computed in both modes, and must move its statistics in its own alone
             own = ByMode(new.args[5], False) if mark == "train only" else ByMode(False, new.args[5])
@@ -109,10 +119,14 @@ class _Merge:
             return [self._join(a, b) for a, b in zip(p, q, strict=True)]
         if isinstance(p, Value) and isinstance(q, Value):
             return self._join_values(self.of_train[p], self.of_eval[q])
-        if isinstance(p, Graph) or p is q or (type(p) is type(q) and (p == q or repr(p) == repr(q))):  # nan differs from itself
+        if (
+            isinstance(p, Graph) or p is q or (type(p) is type(q) and (p == q or repr(p) == repr(q)))
+        ):  # nan differs from itself
             return p
         if isinstance(p, Value) or isinstance(q, Value):
-            raise UnsupportedError("a result is a tensor in one mode and a constant in the other; convert one mode with mode='eval'")
+            raise UnsupportedError(
+                "a result is a tensor in one mode and a constant in the other; convert one mode with mode='eval'"
+            )
         return ByMode(p, q)
 
     def _join_output(self, p: Arg, q: Arg) -> Arg:
@@ -123,23 +137,36 @@ class _Merge:
             return self.of_eval[q]
         joined = self._join(p, q)
         if isinstance(joined, ByMode):
-            raise UnsupportedError(f"the module returns {p!r} in train mode and {q!r} in eval mode; convert one mode with mode='eval'")
+            raise UnsupportedError(
+                f"the module returns {p!r} in train mode and {q!r} in eval mode; convert one mode with mode='eval'"
+            )
         return joined
 
     def _join_values(self, a: Value, b: Value) -> Value:
         if a is b:
             return a
         if a.type != b.type:
-            raise UnsupportedError(f"a value is {a.type} in train mode and {b.type} in eval mode; convert one mode with mode='eval'")
+            raise UnsupportedError(
+                f"a value is {a.type} in train mode and {b.type} in eval mode; convert one mode with mode='eval'"
+            )
         if (a, b) not in self.selects:
             joined = Value(self.fresh("select_mode"), a.type)
-            self.nodes.append(Node(SELECT, (a, b), {}, (joined,), Origin(passes=("merge_modes",), scope=self.nodes[-1].origin.scope if self.nodes else ())))
+            self.nodes.append(
+                Node(
+                    SELECT,
+                    (a, b),
+                    {},
+                    (joined,),
+                    Origin(passes=("merge_modes",), scope=self.nodes[-1].origin.scope if self.nodes else ()),
+                )
+            )
             self.selects[a, b] = joined
         return self.selects[a, b]
 
 
 def _token(node: Node, graph: Graph) -> str:
-    """What must agree for two nodes to be the same step: op, types, parameters, and arguments that do not depend on the mode."""
+    """What must agree for two nodes to be the same step: op, types, parameters, and arguments that do not depend on
+    the mode."""
     owned = {p.value: name for name, p in graph.parameters.items()}
     modal = _modal_positions(node.op)
 

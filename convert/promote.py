@@ -38,7 +38,8 @@ def promote(a: str, b: str) -> str:
 
 
 def common_dtype(types: Iterable[TensorType], numbers: Iterable[object] = (), default: str = "float32") -> str:
-    """`torch.result_type`: tensors with axes rule, then 0-d tensors, then Python numbers; a lower class only lifts the category."""
+    """`torch.result_type`: tensors with axes rule, then 0-d tensors, then Python numbers; a lower class only lifts the
+    category."""
     tiers: list[str | None] = [None, None, None]
 
     def join(tier: int, dtype: str) -> None:
@@ -48,7 +49,16 @@ def common_dtype(types: Iterable[TensorType], numbers: Iterable[object] = (), de
     for t in types:
         join(0 if t.rank else 1, t.dtype)
     for n in numbers:
-        join(2, "bool" if isinstance(n, bool) else "int64" if isinstance(n, int) else "complex64" if isinstance(n, complex) else default)
+        join(
+            2,
+            "bool"
+            if isinstance(n, bool)
+            else "int64"
+            if isinstance(n, int)
+            else "complex64"
+            if isinstance(n, complex)
+            else default,
+        )
     result: str | None = None
     for tier in tiers:
         if tier is not None and (result is None or category(tier) > category(result)):

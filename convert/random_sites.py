@@ -25,7 +25,12 @@ def draws_of(node: Node) -> int:
     if rule is None or not rule.random:
         return 0
     args = [by_mode(a, True) for a in node.args]
-    if node.op in ("aten.dropout.default", "aten.native_dropout.default", "aten.feature_dropout.default", "aten.alpha_dropout.default"):
+    if node.op in (
+        "aten.dropout.default",
+        "aten.native_dropout.default",
+        "aten.feature_dropout.default",
+        "aten.alpha_dropout.default",
+    ):
         return int(bool(args[1]) and args[2] is not False)
     if node.op == "aten.scaled_dot_product_attention.default":
         return int(bool(args[4]))

@@ -20,9 +20,9 @@ from .ir import Graph, GraphError, Node, Origin, Value, leaves
 from .layers import Buffer, GraphLayer, SelectMode, Weight
 from .layout import Perm, Placed
 from .merge_modes import SELECT
+from .nesting import Run, one_layer_owns
 from .random_sites import RandomSite
 from .rules.registry import LAYER_FORMS
-from .scopes import Run, one_layer_owns
 from .weights import ParamRef, Transform
 
 if TYPE_CHECKING:
@@ -79,19 +79,24 @@ class Scope:
     def buffer(self, value: Value, when: str) -> Any:
         if value not in self.buffers:
             p = self.emitter.by_value[value]
-            layer = Buffer(p.value.type.shape, p.value.type.dtype, when, name=self.unique(None, p.name.rpartition(".")[2]))
+            layer = Buffer(
+                p.value.type.shape, p.value.type.dtype, when, name=self.unique(None, p.name.rpartition(".")[2])
+            )
             self.emitter.bind(ParamRef(p.name, p.value.type), layer, "value")
             self.buffers[value] = layer
         return self.buffers[value]
 
     def strip(self, dim: Any) -> Any:
-        """A tensor of this scope cut down to the one axis whose size is `dim`, the others to one entry; None if there is none."""
+        """A tensor of this scope cut down to the one axis whose size is `dim`, the others to one entry; None if there
+        is none."""
         if dim is None:
             return None
         for placed in self.env.values():
             for axis, size in enumerate(placed.physical):
                 if size == dim and not any(d == 0 for d in placed.physical):
-                    return placed.tensor[tuple(slice(None) if a == axis else slice(0, 1) for a in range(len(placed.physical)))]
+                    return placed.tensor[
+                        tuple(slice(None) if a == axis else slice(0, 1) for a in range(len(placed.physical)))
+                    ]
         return None
 
     def table(self, array: np.ndarray) -> Any:
@@ -179,7 +184,13 @@ class Scope:
             return None
         named = list(inspect.signature(form.build).parameters)[1:]
         owned = self.emitter.by_value
-        held = [v for name, a in zip(named, node.args, strict=False) if name in form.params for v in leaves(a) if isinstance(v, Value)]
+        held = [
+            v
+            for name, a in zip(named, node.args, strict=False)
+            if name in form.params
+            for v in leaves(a)
+            if isinstance(v, Value)
+        ]
         if any(v in self.env for v in held) or not one_layer_owns(self.emitter.plan, self.emitter.graph, node, held):
             return None
 
@@ -194,10 +205,14 @@ class Scope:
         operands = list(dict.fromkeys([*node.inputs, *self.emitter.plan.carriers.get(node, [])]))
         if not operands:
             operands = [next(v for v in self.env if v not in self.emitter.by_value)]
-        piece = Graph(operands, list(node.outputs), [node.replace(origin=Origin(node.origin.fx_name, node.origin.module_path))])
+        piece = Graph(
+            operands, list(node.outputs), [node.replace(origin=Origin(node.origin.fx_name, node.origin.module_path))]
+        )
         tensors = [self.bring(self.fetch(v), layout.identity(v.type.rank)).tensor for v in operands]
         only = "train only" in node.origin.passes
-        layer = GraphLayer(piece, name=self.unique(node, node.op.split(".")[1]), train_only=only, seed=self.emitter.next_seed())
+        layer = GraphLayer(
+            piece, name=self.unique(node, node.op.split(".")[1]), train_only=only, seed=self.emitter.next_seed()
+        )
         self.made.append(layer)
         results = layer(*tensors)
         results = results if isinstance(results, (list, tuple)) else [results]
@@ -213,10 +228,13 @@ class Scope:
     def _sites(self, node: Node, results: list[Placed]) -> None:
         numbers = self.emitter.site_numbers.get(node)
         if numbers and self.made:
-            perm = results[0].perm if not isinstance(self.made[-1], GraphLayer) else layout.identity(results[0].type.rank)
+            perm = (
+                results[0].perm if not isinstance(self.made[-1], GraphLayer) else layout.identity(results[0].type.rank)
+            )
             self.emitter.sites += [RandomSite(i, self.made[-1], node.op, perm) for i in numbers]
 
-    # ----------------------------------------------------------------------------------------------------------- nesting
+    # -----------------------------------------------------------------------------------------------------------
+    # nesting
     def nested(self, run: Run) -> None:
         canonical = run.canonical or run
         if canonical not in self.emitter.models:
@@ -227,9 +245,8 @@ class Scope:
         tensors = [self.bring(self.fetch(v), perm).tensor for v, perm in zip(run.inputs, orders, strict=True)]
         made = model(tensors if len(tensors) > 1 else tensors[0])
         made = made if isinstance(made, (list, tuple)) else [made]
-        unique = {i: t for i, t in enumerate(made)}
         for value, (index, perm) in zip(run.outputs, results, strict=True):
-            self.env[value] = Placed(unique[index], value.type, perm)
+            self.env[value] = Placed(made[index], value.type, perm)
 
     def _build(self, run: Run) -> tuple[Any, list[Perm], list[tuple[Any, Perm]]]:
         inner = Scope(self.emitter, run)
@@ -262,6 +279,8 @@ class Scope:
         """Random nodes of a module called again: the same layers draw once more."""
         by_site = {s.index: s for s in self.emitter.sites}
         for first, again in zip(canonical.nodes(), run.nodes(), strict=True):
-            for i, j in zip(self.emitter.site_numbers.get(first, []), self.emitter.site_numbers.get(again, []), strict=True):
+            for i, j in zip(
+                self.emitter.site_numbers.get(first, []), self.emitter.site_numbers.get(again, []), strict=True
+            ):
                 if i in by_site:
                     self.emitter.sites.append(dataclasses.replace(by_site[i], index=j))

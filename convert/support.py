@@ -51,4 +51,6 @@ def require_support(graph: Graph) -> None:
     if gaps:
         lines = [f"  {m.op} x{m.count}  first in {m.origins[0]}" for m in gaps]
         noun = "op has" if len(gaps) == 1 else "ops have"
-        raise UnsupportedError("\n".join([f"{len(gaps)} {noun} no rule and no decomposition into ops that have:", *lines]), tuple(gaps))
+        raise UnsupportedError(
+            "\n".join([f"{len(gaps)} {noun} no rule and no decomposition into ops that have:", *lines]), tuple(gaps)
+        )

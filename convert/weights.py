@@ -1,6 +1,7 @@
 """The two-way map between torch's names and Keras' variables. numpy only; framework arrays pass through `asarray`.
 
-One torch tensor is one Keras variable; between them lies a `Transform` of transposes and reshapes, which moves elements and
+One torch tensor is one Keras variable; between them lies a `Transform` of transposes and reshapes, which moves
+elements and
 never computes, so push then pull is bit-identical, and what is right for a value is right for its gradient.
 """
 
@@ -65,7 +66,8 @@ class ParamRef:
 
 @dataclass(frozen=True)
 class WeightEntry:
-    """One tensor on both sides. `kind` is parameter, buffer or constant; `tied_to` names the entry that owns the variable.
+    """One tensor on both sides. `kind` is parameter, buffer or constant; `tied_to` names the entry that owns the
+    variable.
 
     `location` is where the variable lives: layer names from the model inwards, then the attribute.
     """
@@ -106,7 +108,13 @@ def variable_at(model: Any, location: tuple[str, ...]) -> Any:
         model = model.get_layer(name) if hasattr(model, "get_layer") else getattr(model, name)
     found: Any = model
     for part in attribute.split("."):
-        found = found[int(part)] if part.isdigit() and isinstance(found, (list, tuple)) else found[part] if isinstance(found, dict) else getattr(found, part)
+        found = (
+            found[int(part)]
+            if part.isdigit() and isinstance(found, (list, tuple))
+            else found[part]
+            if isinstance(found, dict)
+            else getattr(found, part)
+        )
     return found
 
 

@@ -226,7 +226,8 @@ def _numpy(tensor: torch.Tensor) -> Array:
 class ContiguousBackward(TorchDispatchMode):
     """Hands contiguous operands to every backward kernel.
 
-    The mathematics is the same; where the result is not, the kernel is wrong for one layout. Known: torch 2.13 on the CPU,
+    The mathematics is the same; where the result is not, the kernel is wrong for one layout. Known: torch 2.13 on the
+    CPU,
     batch_norm in eval mode, a batch of one and a channels-last gradient.
     """
 

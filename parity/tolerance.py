@@ -42,7 +42,9 @@ def rms(array: Array) -> float:
     """Root mean square of the finite elements; 0.0 if there are none."""
     flat = np.ravel(array)
     if flat.dtype.kind == "f" and flat.size:
-        total = float(np.dot(flat, flat)) if flat.dtype == np.float64 else float(np.sum(np.square(flat, dtype=np.float64)))
+        total = (
+            float(np.dot(flat, flat)) if flat.dtype == np.float64 else float(np.sum(np.square(flat, dtype=np.float64)))
+        )
         if 1e-280 < total < 1e280:  # nothing that is not finite, nothing lost to overflow or underflow
             return float(np.sqrt(total / flat.size))
     finite: Array = array[np.isfinite(array)]

@@ -1,6 +1,6 @@
 """Give unbatched spatial ops a batch axis of one: (C, H, W) is legal for torch's conv2d and pools.
 
-    %y = conv2d(%x: [3, 8, 8], ...)   ->   %x1 = unsqueeze(%x, 0); %y1 = conv2d(%x1, ...); %y = squeeze(%y1, 0)
+%y = conv2d(%x: [3, 8, 8], ...)   ->   %x1 = unsqueeze(%x, 0); %y1 = conv2d(%x1, ...); %y = squeeze(%y1, 0)
 """
 
 from __future__ import annotations
@@ -30,7 +30,13 @@ class BatchSpatial:
         for node in graph.nodes:
             rule, spatial = RULES.get(node.op), spatial_rank(node.op) if node.op.startswith("aten.") else None
             x = node.args[0] if node.args else None
-            if rule is None or rule.layout is not Layout.SPATIAL or spatial is None or not isinstance(x, Value) or x.type.rank != spatial + 1:
+            if (
+                rule is None
+                or rule.layout is not Layout.SPATIAL
+                or spatial is None
+                or not isinstance(x, Value)
+                or x.type.rank != spatial + 1
+            ):
                 nodes.append(node)
                 continue
             origin = node.origin.touched("batch_spatial")
@@ -42,5 +48,7 @@ class BatchSpatial:
             inner = tuple(batched(v) for v in node.outputs)
             nodes.append(Node("aten.unsqueeze.default", (x, 0), {}, (first,), origin))
             nodes.append(dataclasses.replace(node, args=(first, *node.args[1:]), outputs=inner, origin=origin))
-            nodes += [Node("aten.squeeze.dim", (v, 0), {}, (old,), origin) for v, old in zip(inner, node.outputs, strict=True)]
+            nodes += [
+                Node("aten.squeeze.dim", (v, 0), {}, (old,), origin) for v, old in zip(inner, node.outputs, strict=True)
+            ]
         return dataclasses.replace(graph, nodes=nodes)

@@ -1,6 +1,6 @@
 """Drop nodes nobody reads and that change nothing, and parameters no node reads.
 
-    %y = relu(%x); %z = exp(%x); return [%y]   ->   %y = relu(%x); return [%y]
+%y = relu(%x); %z = exp(%x); return [%y]   ->   %y = relu(%x); return [%y]
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from ..ir import Graph, Value, free_dims
 
 @dataclass(frozen=True)
 class DropDead:
-    """Dead-code elimination. Parameters and buffers of the module stay (they belong to its state); unread constants go."""
+    """Dead-code elimination. Parameters and buffers of the module stay (they belong to its state); unread constants
+    go."""
 
     def run(self, graph: Graph, tensors: dict[str, Any]) -> Graph:
         live: set[Value] = set(graph.results())

@@ -1,6 +1,6 @@
 """Drop ops that hand on their operand unchanged, gradient included: detach stays, except of what has no gradient.
 
-    %y = clone(%x); %z = relu(%y)   ->   %z = relu(%x)
+%y = clone(%x); %z = relu(%y)   ->   %z = relu(%x)
 """
 
 from __future__ import annotations
@@ -24,7 +24,22 @@ ALWAYS = frozenset(
     }
 )
 DETACHES = ("aten.detach.default", "aten.detach_copy.default")
-SAME_TYPE = ("aten.to.", "aten._to_copy.", "aten.type_as.", "aten.expand.", "aten.expand_as.", "aten.view.", "aten.reshape.", "aten.flatten.", "aten.squeeze.", "prims.convert_element_type.", "aten.view_as.", "aten.reshape_as.", "aten.slice.", "aten.broadcast_to.")
+SAME_TYPE = (
+    "aten.to.",
+    "aten._to_copy.",
+    "aten.type_as.",
+    "aten.expand.",
+    "aten.expand_as.",
+    "aten.view.",
+    "aten.reshape.",
+    "aten.flatten.",
+    "aten.squeeze.",
+    "prims.convert_element_type.",
+    "aten.view_as.",
+    "aten.reshape_as.",
+    "aten.slice.",
+    "aten.broadcast_to.",
+)
 LEAST_END = 2**31
 
 
@@ -36,7 +51,11 @@ class DropNoops:
         replaced: dict[Value, Value] = {}
         constant = {p.value for p in graph.parameters.values() if p.kind != "parameter"}  # no gradient to stop
         for n in graph.nodes:
-            if n.args and isinstance(n.args[0], Value) and (_is_noop(n) or (n.op in DETACHES and n.args[0] in constant)):
+            if (
+                n.args
+                and isinstance(n.args[0], Value)
+                and (_is_noop(n) or (n.op in DETACHES and n.args[0] in constant))
+            ):
                 replaced[n.outputs[0]] = n.args[0]
                 constant |= {n.outputs[0]} if n.args[0] in constant else set()
         return graph.rebuilt([n for n in graph.nodes if not (n.outputs and n.outputs[0] in replaced)], replaced)
@@ -49,13 +68,24 @@ def _is_noop(node: Node) -> bool:
         return True
     if node.op == "aten.dropout.default":
         return node.args[1] == 0 or node.args[2] is False
-    if isinstance(node.args[-1], ByMode) or node.args[0].type != node.outputs[0].type or not node.op.startswith(SAME_TYPE):
+    if (
+        isinstance(node.args[-1], ByMode)
+        or node.args[0].type != node.outputs[0].type
+        or not node.op.startswith(SAME_TYPE)
+    ):
         return False
     if node.op.startswith("aten.slice."):
         _, dim, start, end, step = node.args
         size = node.args[0].type.shape[dim]
-        whole = end is None or end == size or (isinstance(end, int) and end >= LEAST_END) or (isinstance(end, int) and isinstance(size, int) and end >= size)
+        whole = (
+            end is None
+            or end == size
+            or (isinstance(end, int) and end >= LEAST_END)
+            or (isinstance(end, int) and isinstance(size, int) and end >= size)
+        )
         return start in (None, 0) and whole and step == 1
-    if any(isinstance(d, Sym) and not d.is_name for d in node.args[0].type.shape) and node.op.startswith(("aten.view.", "aten.reshape.")):
+    if any(isinstance(d, Sym) and not d.is_name for d in node.args[0].type.shape) and node.op.startswith(
+        ("aten.view.", "aten.reshape.")
+    ):
         return True
     return True

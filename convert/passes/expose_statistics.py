@@ -19,7 +19,7 @@ from typing import Any
 from ..errors import UnsupportedError
 from ..ir import Arg, Graph, Mutation, Node, TensorType, Value, by_mode, fresh_names
 from ..merge_modes import SELECT
-from ..scopes import one_layer_owns, plan
+from ..nesting import one_layer_owns, plan
 from .absorb_batch_counters import ABSORBED, BATCH_NORMS
 
 CUMULATIVE = -1.0  # capture.CUMULATIVE: the momentum that stands for the average over all batches

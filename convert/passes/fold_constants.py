@@ -1,6 +1,6 @@
 """Compute what depends on nothing but constants, once, with torch itself.
 
-    %a = arange(4); %m = unsqueeze(%a, 0); %y = add(%x, %m)   ->   own %m  # constant; %y = add(%x, %m)
+%a = arange(4); %m = unsqueeze(%a, 0); %y = add(%x, %m)   ->   own %m  # constant; %y = add(%x, %m)
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ UNFOLDED = frozenset({"aten.empty.memory_format"})
 
 @dataclass(frozen=True)
 class FoldConstants:
-    """Fold nodes whose operands are all constants. Results above `limit` elements are left to be computed at call time."""
+    """Fold nodes whose operands are all constants. Results above `limit` elements are left to be computed at call
+    time."""
 
     limit: int = 1 << 22
 
@@ -74,7 +75,7 @@ def _arguments(op: Any, node: Node, known: dict[Value, Any]) -> tuple[list[Any],
     """The node's arguments as torch takes them: by schema, with what the graph leaves out at its default."""
     import torch
 
-    from ..fx_to_ir import DROPPED
+    from ..fx_body import DROPPED
 
     def convert(value: Any, kind: str) -> Any:
         def one(a: Any) -> Any:

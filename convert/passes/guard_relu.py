@@ -2,7 +2,8 @@
 
     %y = relu(%x); %z = sqrt(%y)   ->   %p = gt(%x, 0); %y = where(%p, %x, 0); %z = sqrt(%y)
 
-At zero the slope of sqrt is infinite. torch's relu *selects* zero there; TensorFlow's multiplies by zero, and inf * 0 is NaN: one
+At zero the slope of sqrt is infinite. torch's relu *selects* zero there; TensorFlow's multiplies by zero, and inf * 0
+is NaN: one
 zero distance, or one empty pooling window, would destroy the training. Everywhere else the fused relu stays.
 """
 

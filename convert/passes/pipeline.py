@@ -1,4 +1,5 @@
-"""The passes in order, with the reason for each place. A pass is a frozen dataclass that takes a graph and gives a graph."""
+"""The passes in order, with the reason for each place. A pass is a frozen dataclass that takes a graph and gives a
+graph."""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ PIPELINE: tuple[Pass, ...] = (
 )
 
 
-def run_passes(graph: Graph, tensors: dict[str, Any], passes: tuple[Pass, ...] = PIPELINE, dump: Mapping[str, str] | None = None) -> Graph:
+def run_passes(
+    graph: Graph, tensors: dict[str, Any], passes: tuple[Pass, ...] = PIPELINE, dump: Mapping[str, str] | None = None
+) -> Graph:
     """The graph after all passes, verified after each. ISOMORPH_DUMP=DIR writes the text after each step there."""
     folder = (dump or os.environ).get("ISOMORPH_DUMP")
     _write(folder, 0, "capture", graph)

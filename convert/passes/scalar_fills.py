@@ -31,7 +31,9 @@ class ScalarFills:
             if source.type.dtype != node.args[0].type.dtype:  # then the user made the tensor
                 return node
             number = written(tensors[constants[source]])
-            return node.replace(op=FILLS[node.op], args=(node.args[0], number), origin=node.origin.touched("scalar_fills"))
+            return node.replace(
+                op=FILLS[node.op], args=(node.args[0], number), origin=node.origin.touched("scalar_fills")
+            )
 
         return dataclasses.replace(graph, nodes=[rewritten(n) for n in graph.nodes])
 

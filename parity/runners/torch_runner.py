@@ -14,7 +14,14 @@ import torch
 from torch.utils import _pytree as pytree
 
 from isomorph.convert.errors import UsageError
-from isomorph.parity.random_mode import ContiguousBackward, Float64Mode, IndexBounds, RandomTape, eager_control_flow, torch_dtype_limits_of
+from isomorph.parity.random_mode import (
+    ContiguousBackward,
+    Float64Mode,
+    IndexBounds,
+    RandomTape,
+    eager_control_flow,
+    torch_dtype_limits_of,
+)
 from isomorph.parity.runners.base import ParameterInfo, Perturbation, Request, Response
 from isomorph.parity.strategies import round_to
 from isomorph.parity.tolerance import Array

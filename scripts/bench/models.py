@@ -1,4 +1,5 @@
-"""What the benchmarks run: full-size models by their usual names, with the hand-written keras.applications twin where there is one.
+"""What the benchmarks run: full-size models by their usual names, with the hand-written keras.applications twin where
+there is one.
 
 The torch side comes from transformers (extra `hf`), built from its config: random weights, no network.
 """
@@ -66,9 +67,20 @@ MODELS = {
     for m in (
         BenchModel("resnet50", _hf("ResNet"), _image(224), _twin("ResNet50")),
         BenchModel("mobilenet_v2", _hf("MobileNetV2"), _image(224), _twin("MobileNetV2")),
-        BenchModel("efficientnet_b0", _hf("EfficientNet", width_coefficient=1.0, depth_coefficient=1.0, hidden_dim=1280), _image(224), _twin("EfficientNetB0")),
+        BenchModel(
+            "efficientnet_b0",
+            _hf("EfficientNet", width_coefficient=1.0, depth_coefficient=1.0, hidden_dim=1280),
+            _image(224),
+            _twin("EfficientNetB0"),
+        ),
         BenchModel("convnext_tiny", _hf("ConvNext"), _image(224), _twin("ConvNeXtTiny")),
-        BenchModel("vit_small", _hf("ViT", hidden_size=384, num_attention_heads=6, intermediate_size=1536), _image(224)),
-        BenchModel("bert_mini", _hf("Bert", hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024), _ids(128)),
+        BenchModel(
+            "vit_small", _hf("ViT", hidden_size=384, num_attention_heads=6, intermediate_size=1536), _image(224)
+        ),
+        BenchModel(
+            "bert_mini",
+            _hf("Bert", hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024),
+            _ids(128),
+        ),
     )
 }

@@ -1,6 +1,7 @@
 """Adapter for op-database runners: `convert(module, args, kwargs, exported)` -> forward, vjp, state.
 
-Such a runner takes PyTorch's own op and module database, wraps each sample as a module, hands it to this function and judges
+Such a runner takes PyTorch's own op and module database, wraps each sample as a module, hands it to this function and
+judges
 outputs, gradients and buffers. Static shapes; the mode is the module's.
 """
 

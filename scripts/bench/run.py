@@ -1,4 +1,5 @@
-"""Benchmarks: what a conversion costs, and how fast the converted model runs, as ratios measured side by side in one process.
+"""Benchmarks: what a conversion costs, and how fast the converted model runs, as ratios measured side by side in one
+process.
 
     python scripts/bench/run.py                     all models
     python scripts/bench/run.py resnet50 --batch 8  one, with another batch
@@ -10,7 +11,8 @@ transposes  left in the graph
 inference   converted / torch eager, and converted / the hand-written keras.applications twin (below 1: faster)
 training    one SGD step, the same two ratios
 
-Models are interleaved call by call, so that noise of the machine meets both sides; figures are medians with the quartiles.
+Models are interleaved call by call, so that noise of the machine meets both sides; figures are medians with the
+quartiles.
 """
 
 from __future__ import annotations

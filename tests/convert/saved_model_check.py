@@ -1,6 +1,7 @@
-"""Run by test_saved_files.py in a fresh process: load a saved model on the backend of KERAS_BACKEND, compare, fine-tune.
+"""Run by test_saved_files.py in a fresh process: load a saved model on the backend of KERAS_BACKEND, compare,
+fine-tune.
 
-    python saved_model_check.py MODEL.keras ARRAYS.npz
+python saved_model_check.py MODEL.keras ARRAYS.npz
 """
 
 from __future__ import annotations

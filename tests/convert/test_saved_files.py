@@ -66,7 +66,9 @@ def test_metadata_is_inside(tmp_path: Path) -> None:
     converted.save(tmp_path / "m.keras")
     with zipfile.ZipFile(tmp_path / "m.keras") as archive:
         data = json.loads(archive.read("isomorph.json"))
-    assert {w["torch_name"] for w in data["weights"] if w["kind"] == "parameter"} >= set(dict(fixture.build().named_parameters()))
+    assert {w["torch_name"] for w in data["weights"] if w["kind"] == "parameter"} >= set(
+        dict(fixture.build().named_parameters())
+    )
     assert data["weights_sha256"]
     assert data["options"]["mode"] == "both"
     assert data["versions"]["torch"] == torch.__version__
@@ -97,6 +99,6 @@ def test_bad_paths(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         load(tmp_path / "none.keras")
     (tmp_path / "junk.keras").write_bytes(b"not a zip")
-    with pytest.raises(UsageError, match="not a .keras file"):
+    with pytest.raises(UsageError, match=r"not a \.keras file"):
         load(tmp_path / "junk.keras")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["junk.keras"]

@@ -14,7 +14,7 @@ from fixtures.zoo import ZOO
 from isomorph.convert.api import to_keras
 from isomorph.convert.conversion import load
 from isomorph.convert.layers import GraphLayer, Weight
-from isomorph.convert.scopes import LIMIT
+from isomorph.convert.nesting import LIMIT
 from isomorph.convert.weights import variable_at
 from tests.convert.nets import assert_same, every_layer, layers_of, on_keras, randn, settled
 
@@ -211,7 +211,7 @@ def test_a_chain_of_1500_ops_builds_saves_and_loads(tmp_path: Path) -> None:
 
 
 def test_a_long_level_is_cut_into_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import isomorph.convert.scopes as scopes
+    import isomorph.convert.nesting as scopes
 
     monkeypatch.setattr(scopes.plan, "__defaults__", (20,))
     module, x = settled(Chain(60)), randn(2, 3)

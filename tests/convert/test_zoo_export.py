@@ -18,9 +18,12 @@ PARAMETERS_AT_MOST = 200_000
 
 def cases() -> list[object]:
     """Every fixture; "slow" and "hf" tags become marks, so that the inner loop can leave them out."""
-    return [pytest.param(fixture, id=name, marks=[getattr(pytest.mark, tag) for tag in ("slow", "hf")
-                                                  if tag in fixture.tags])
-            for name, fixture in {**ZOO, **HF}.items()]
+    return [
+        pytest.param(
+            fixture, id=name, marks=[getattr(pytest.mark, tag) for tag in ("slow", "hf") if tag in fixture.tags]
+        )
+        for name, fixture in {**ZOO, **HF}.items()
+    ]
 
 
 def build(fixture: Fixture, mode: str) -> torch.nn.Module:

@@ -22,6 +22,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "isomorph.convert.conversion",
         "isomorph.convert.examples",
         "isomorph.convert.exportable",
+        "isomorph.convert.fx_body",
         "isomorph.convert.fx_to_ir",
         "isomorph.convert.passes.fold_constants",
         "isomorph.convert.source*",

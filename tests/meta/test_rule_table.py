@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from isomorph.convert.fx_to_ir import DROPPED
+from isomorph.convert.fx_body import DROPPED
 from isomorph.convert.layout import PERMUTES, RESHAPES
 from isomorph.convert.rules import registry
 from scripts.package import ROOT

@@ -396,8 +396,20 @@ CASES = [
     Case("nonzero", ("aten.nonzero.default",), lambda x: torch.nonzero(x > 0), _x(3, 4)),
     Case("nonzero_tuple", ("aten.nonzero_numpy.default",), lambda x: torch.nonzero(x > 0, as_tuple=True), _x(3, 4)),
     Case("nonzero_static", ("aten.nonzero_static.default",), lambda x: torch.nonzero_static(x > 0, size=9), _x(3, 4)),
-    Case("item_as_size", ("aten.item.default",), lambda x, i: x[:, i.max().item() :] * 2, lambda: [rand(3, 9), ints(4, 3)], dynamic=True),
-    Case("item_as_number", ("aten.item.default",), lambda x, i: x * (i.sum().item() - 30), lambda: [rand(3, 9), ints(4, 3)], dynamic=True),
+    Case(
+        "item_as_size",
+        ("aten.item.default",),
+        lambda x, i: x[:, i.max().item() :] * 2,
+        lambda: [rand(3, 9), ints(4, 3)],
+        dynamic=True,
+    ),
+    Case(
+        "item_as_number",
+        ("aten.item.default",),
+        lambda x, i: x * (i.sum().item() - 30),
+        lambda: [rand(3, 9), ints(4, 3)],
+        dynamic=True,
+    ),
     Case("histc", ("aten.histc.default",), lambda x: torch.histc(x, 5, -1, 1.5), _x(4, 6), dynamic=True),
     Case("histc_own_range", ("aten.histc.default",), lambda x: torch.histc(x, 4), _x(4, 6)),
     Case(

@@ -1,7 +1,9 @@
 """The core of the op tests: a torch function against its conversion, forward and backward, in both regimes.
 
-A row is a `Case`: a torch function of tensors (or a module), its inputs, and which ATen overloads it covers. Each row is
-captured, interpreted with the rules (`Concrete`) and emitted as a Keras model (`Functional`), and both are compared with torch:
+A row is a `Case`: a torch function of tensors (or a module), its inputs, and which ATen overloads it covers. Each row
+is
+captured, interpreted with the rules (`Concrete`) and emitted as a Keras model (`Functional`), and both are compared
+with torch:
 shape, dtype, values and the gradient of every float input and parameter, in float64.
 """
 
@@ -28,7 +30,9 @@ class Case:
     inputs: Callable[[], Sequence[Any]]
     module: bool = False
     training: bool = False
-    dynamic: Any = field(default=False, compare=False)  # False: static; True: axis 0 of each tensor; or a dict as to_keras takes
+    dynamic: Any = field(
+        default=False, compare=False
+    )  # False: static; True: axis 0 of each tensor; or a dict as to_keras takes
     grad: bool = True
     rtol: float = 1e-10
     xfail: str = ""
@@ -77,7 +81,9 @@ def build(case: Case) -> tuple[torch.nn.Module, list[Any]]:
     return module, list(case.inputs())
 
 
-def torch_side(module: torch.nn.Module, inputs: Sequence[Any]) -> tuple[list[np.ndarray], list[Any], list[np.ndarray], dict[str, np.ndarray]]:
+def torch_side(
+    module: torch.nn.Module, inputs: Sequence[Any]
+) -> tuple[list[np.ndarray], list[Any], list[np.ndarray], dict[str, np.ndarray]]:
     """Outputs, cotangents, gradients of float inputs, gradients of parameters."""
     import copy
 
@@ -87,15 +93,31 @@ def torch_side(module: torch.nn.Module, inputs: Sequence[Any]) -> tuple[list[np.
     alias = [x * 1 if isinstance(x, torch.Tensor) and x.requires_grad else x for x in xs]
     outs = [o for o in torch.utils._pytree.tree_leaves(module(*alias)) if isinstance(o, torch.Tensor)]
     g = torch.Generator().manual_seed(7)
-    cot = [torch.randn(o.shape, generator=g, dtype=torch.float64).to(o.dtype) if o.is_floating_point() and o.requires_grad else None for o in outs]
+    cot = [
+        torch.randn(o.shape, generator=g, dtype=torch.float64).to(o.dtype)
+        if o.is_floating_point() and o.requires_grad
+        else None
+        for o in outs
+    ]
     named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
     live = [(o, c) for o, c in zip(outs, cot, strict=True) if c is not None]
     grads: list[Any] = [None] * (len(wrt) + len(named))
     if live and (wrt or named):
-        grads = list(torch.autograd.grad([o for o, _ in live], wrt + [p for _, p in named], [c for _, c in live], allow_unused=True))
-    full = [np.zeros(w.shape) if v is None else v.numpy() for v, w in zip(grads, wrt + [p for _, p in named], strict=True)]
+        grads = list(
+            torch.autograd.grad(
+                [o for o, _ in live], wrt + [p for _, p in named], [c for _, c in live], allow_unused=True
+            )
+        )
+    full = [
+        np.zeros(w.shape) if v is None else v.numpy() for v, w in zip(grads, wrt + [p for _, p in named], strict=True)
+    ]
     np_outs = [o.detach().numpy() for o in outs]
-    return np_outs, [None if c is None else c.numpy() for c in cot], full[: len(wrt)], dict(zip([n for n, _ in named], full[len(wrt) :], strict=True))
+    return (
+        np_outs,
+        [None if c is None else c.numpy() for c in cot],
+        full[: len(wrt)],
+        dict(zip([n for n, _ in named], full[len(wrt) :], strict=True)),
+    )
 
 
 def agree(what: str, got: Any, want: np.ndarray, rtol: float) -> None:
@@ -112,7 +134,9 @@ def agree(what: str, got: Any, want: np.ndarray, rtol: float) -> None:
     assert np.array_equal(got[~finite], want[~finite], equal_nan=True), f"{what}: infinities differ"
     scale = np.maximum(np.abs(want[finite]), np.sqrt(np.mean(np.square(want[finite])))) if finite.any() else np.ones(())
     error = np.abs(got[finite] - want[finite])
-    assert np.all(error <= rtol * scale + 1e-300), f"{what}: off by {np.max(error / np.maximum(scale, 1e-300)):.2e} of scale"
+    assert np.all(error <= rtol * scale + 1e-300), (
+        f"{what}: off by {np.max(error / np.maximum(scale, 1e-300)):.2e} of scale"
+    )
 
 
 @dataclass
@@ -168,13 +192,19 @@ def run_concrete(case: Case, row: Prepared | None = None) -> None:
             tape.watch(x)
         got = interpret(captured.graph, xs, {n: tf.convert_to_tensor(v) for n, v in variables.items()}, case.training)
         got = [g for g in got if hasattr(g, "shape")]
-        loss = tf.add_n([tf.reduce_sum(g * c) for g, c in zip(got, cot, strict=True) if c is not None]) if any(c is not None for c in cot) else None
+        loss = (
+            tf.add_n([tf.reduce_sum(g * c) for g, c in zip(got, cot, strict=True) if c is not None])
+            if any(c is not None for c in cot)
+            else None
+        )
     for i, (g, want) in enumerate(zip(got, outs, strict=True)):
         agree(f"output {i}", g.numpy(), want, case.rtol)
     if not case.grad or loss is None:
         return
     names = [n for n in param_grads if n in variables]
-    found = tape.gradient(loss, floats + [variables[n] for n in names], unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    found = tape.gradient(
+        loss, floats + [variables[n] for n in names], unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
     found = [tf.convert_to_tensor(f).numpy() for f in found]
     for i, want in enumerate(input_grads):
         agree(f"gradient of input {i}", found[i], want, case.rtol)
@@ -183,7 +213,8 @@ def run_concrete(case: Case, row: Prepared | None = None) -> None:
 
 
 def run_emitted(case: Case, folder: Any = None, row: Prepared | None = None) -> Any:
-    """Convert to a Keras model, compare with torch through its ports and weight map; with `folder`, save, load, compare."""
+    """Convert to a Keras model, compare with torch through its ports and weight map; with `folder`, save, load,
+    compare."""
     import tensorflow as tf
 
     from isomorph.convert.api import from_captured, to_keras
@@ -207,7 +238,11 @@ def run_emitted(case: Case, folder: Any = None, row: Prepared | None = None) -> 
         ys = [tf.cast(tf.convert_to_tensor(g), g.dtype) for g in got]
         back = [p.permutation and np.argsort(p.permutation) for p in converted.outputs]
         ys = [y if b is None else tf.transpose(y, b) for y, b in zip(ys, back, strict=True)]
-        loss = tf.add_n([tf.reduce_sum(y * c) for y, c in zip(ys, cot, strict=True) if c is not None]) if any(c is not None for c in cot) else None
+        loss = (
+            tf.add_n([tf.reduce_sum(y * c) for y, c in zip(ys, cot, strict=True) if c is not None])
+            if any(c is not None for c in cot)
+            else None
+        )
     for i, (y, want) in enumerate(zip(ys, outs, strict=True)):
         agree(f"output {i}", y.numpy(), want, case.rtol)
     if case.grad and loss is not None:
@@ -223,6 +258,12 @@ def run_emitted(case: Case, folder: Any = None, row: Prepared | None = None) -> 
     if folder is not None:
         converted.save(folder / "m.keras")
         again = load(folder / "m.keras")
-        for i, (a, b) in enumerate(zip(got, again.flatten_outputs(again.model(xs if len(xs) > 1 else xs[0], training=case.training)), strict=True)):
+        for i, (a, b) in enumerate(
+            zip(
+                got,
+                again.flatten_outputs(again.model(xs if len(xs) > 1 else xs[0], training=case.training)),
+                strict=True,
+            )
+        ):
             agree(f"reloaded output {i}", np.asarray(b), np.asarray(a), case.rtol)
     return converted

@@ -1,9 +1,12 @@
-"""How the flat graph is cut into nested pieces: one per torch module call, with inputs, outputs and the owner of each parameter.
+"""How the flat graph is cut into nested pieces: one per torch module call, with inputs, outputs and the owner of each
+parameter.
 
     Run (layer1)  items: [Node conv, Run (0) [...], Node relu]  inputs: [x]  outputs: [y]
 
-A run is a maximal stretch of consecutive nodes of one module call, so cutting there never makes a cycle. A module called again
-with the same piece of graph is the same run (`canonical`): one nested model, called twice. A parameter that several runs use is owned
+A run is a maximal stretch of consecutive nodes of one module call, so cutting there never makes a cycle. A module
+called again
+with the same piece of graph is the same run (`canonical`): one nested model, called twice. A parameter that several
+runs use is owned
 by their lowest common ancestor and comes in as an input: Keras cannot reload a layer that two nested models share.
 """
 
@@ -15,12 +18,15 @@ from dataclasses import dataclass, field
 from .ir import Arg, ByMode, Graph, Node, Sym, TensorType, Value, free_dims
 from .layout import RESHAPES
 
-LIMIT = 250  # a Functional graph much deeper than this dies of Python's recursion limit; longer levels are cut into parts
+LIMIT = (
+    250  # a Functional graph much deeper than this dies of Python's recursion limit; longer levels are cut into parts
+)
 
 
 @dataclass(eq=False)
 class Run:
-    """One module call as a stretch of nodes. `canonical` is the first equal run of the same parent (itself for the first)."""
+    """One module call as a stretch of nodes. `canonical` is the first equal run of the same parent (itself for the
+    first)."""
 
     name: str
     path: tuple[str, ...]
@@ -51,7 +57,8 @@ class Run:
 
 @dataclass
 class Plan:
-    """The cut graph. `names`: a module name for a node that stands for a whole module. `owner`: the run that owns a parameter.
+    """The cut graph. `names`: a module name for a node that stands for a whole module. `owner`: the run that owns a
+    parameter.
     `uses`: for each parameter the (run, node) pairs that read it, shared runs counted once."""
 
     root: Run
@@ -74,7 +81,10 @@ def plan(graph: Graph, limit: int = LIMIT) -> Plan:
     mutated = {graph.parameters[m.buffer].value for m in graph.mutations}
     uses: dict[Value, list[tuple[Run, Node]]] = {p.value: [] for p in graph.parameters.values()}
     _collect_uses(root, uses)
-    owner = {v: root if v in mutated else _common_ancestor([r for r, _ in sites]) if sites else root for v, sites in uses.items()}
+    owner = {
+        v: root if v in mutated else _common_ancestor([r for r, _ in sites]) if sites else root
+        for v, sites in uses.items()
+    }
     for run in _all_runs(root):
         run.outputs = used_outside.get(run, [])
     _inputs(root, carriers, owner, graph)
@@ -82,7 +92,8 @@ def plan(graph: Graph, limit: int = LIMIT) -> Plan:
 
 
 def one_layer_owns(cut: Plan, graph: Graph, node: Node, values: Sequence[Value]) -> bool:
-    """Whether one Keras layer can own these tensors of `node`: every reader stands in one run and does the same with them,
+    """Whether one Keras layer can own these tensors of `node`: every reader stands in one run and does the same with
+    them,
     nothing else writes or returns them, and all parameters among them train or none does."""
     owned = graph.parameter_of()
     written = {m.buffer for m in graph.mutations}
@@ -100,10 +111,13 @@ def one_layer_owns(cut: Plan, graph: Graph, node: Node, values: Sequence[Value])
         return a is b or (not isinstance(a, Value) and not isinstance(b, Value) and a == b)
 
     sites = [site for v in values for site in cut.uses[v]]
-    return len({run for run, _ in sites}) <= 1 and all(n.op == node.op and same(list(n.args), list(node.args)) for _, n in sites)
+    return len({run for run, _ in sites}) <= 1 and all(
+        n.op == node.op and same(list(n.args), list(node.args)) for _, n in sites
+    )
 
 
-# --------------------------------------------------------------------------------------------------------------- carriers
+# ---------------------------------------------------------------------------------------------------------------
+# carriers
 def needed_dims(node: Node) -> frozenset[str]:
     """Dim names whose values the node needs at call time."""
     names = node.symbols
@@ -147,7 +161,8 @@ def _candidates(graph: Graph, node: Node) -> Iterator[Value]:
         yield from other.outputs
 
 
-# --------------------------------------------------------------------------------------------------------------- cutting
+# ---------------------------------------------------------------------------------------------------------------
+# cutting
 def _group(nodes: list[Node], depth: int, parent: Run) -> list[Node | Run]:
     items: list[Node | Run] = []
     i = 0
@@ -221,7 +236,8 @@ def _outputs(root: Run, graph: Graph, carriers: dict[Node, list[Value]]) -> dict
     return found
 
 
-# ------------------------------------------------------------------------------------------------------- sharing, owners
+# ------------------------------------------------------------------------------------------------------- sharing,
+# owners
 def _signature(run: Run, outputs: dict[Run, list[Value]], owned: frozenset[Value]) -> str:
     """Equal for runs that do the same with the same parameters."""
     numbers: dict[Value, str] = {}
@@ -242,7 +258,8 @@ def _signature(run: Run, outputs: dict[Run, list[Value]], owned: frozenset[Value
         arguments = [show(a) for a in node.args] + [f"{k}={show(a)}" for k, a in node.kwargs.items()]
         for v in node.outputs:
             numbers[v] = f"v{len(numbers)}:{v.type}"
-        lines.append(f"{[numbers[v] for v in node.outputs]} {node.op} {arguments} {[s for s, _ in node.origin.scope[len(run.path) :]]}")
+        place = [name for name, _ in node.origin.scope[len(run.path) :]]
+        lines.append(f"{[numbers[v] for v in node.outputs]} {node.op} {arguments} {place}")
     return "\n".join([*lines, str([numbers[v] for v in outputs[run]])])
 
 

@@ -105,8 +105,8 @@ class Body:
             raise NotImplementedError(f"fx node {node.format_node()}")
 
     def _number(self, node: torch.fx.Node, target: Any, value: Any) -> None:
-        """Sizes are expressions where they are used, never nodes; but a tensor's own number becomes one: the length of a
-        tensor that `aten.item` makes."""
+        """Sizes are expressions where they are used, never nodes; but the number that a tensor holds becomes one: the
+        length of a tensor that `aten.item` makes."""
         size = self.owner.sym(value) if isinstance(value, torch.SymInt) and target in ITEMS else None
         if isinstance(size, Sym) and size.is_name:
             shaped = Value(self.owner.fresh(node.name), TensorType((Sym(f"{size} + {ITEM_BASE}"),), "bool"))

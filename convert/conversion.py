@@ -64,8 +64,7 @@ class Conversion:
     example: Any = field(default=None, repr=False)  # (args, kwargs) the module was captured with
     _remake: Callable[[str], Conversion] | None = field(default=None, repr=False)
 
-    # -----------------------------------------------------------------------------------------------------------
-    # weights
+    # --------------------------------------------------------------------------------------------------- weights
     def push(self, state_dict: Mapping[str, Any]) -> None:
         """Write torch weights into the Keras model. Names may be tied ones.
 
@@ -119,8 +118,7 @@ class Conversion:
             found[e.torch_name] = _tensor(array) if find_spec("torch") else array
         return found
 
-    # -----------------------------------------------------------------------------------------------------------
-    # calling
+    # --------------------------------------------------------------------------------------------------- calling
     def flatten_outputs(self, result: Any) -> list[Any]:
         """What the model returned, as a flat list in the order of `outputs`."""
         return list(result) if isinstance(result, (list, tuple)) else [result]
@@ -177,8 +175,7 @@ class Conversion:
                 e.variable.assign(numpy_of(current[e.torch_name].variable).astype(numpy_of(e.variable).dtype))
         return other
 
-    # ------------------------------------------------------------------------------------------------------------
-    # saving
+    # ---------------------------------------------------------------------------------------------------- saving
     def metadata(self) -> dict[str, Any]:
         """JSON-able: the weight map, input and output layout, versions, hash of the weights, options."""
         import keras

@@ -116,8 +116,7 @@ def one_layer_owns(cut: Plan, graph: Graph, node: Node, values: Sequence[Value])
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------
-# carriers
+# ------------------------------------------------------------------------------------------------------ carriers
 def needed_dims(node: Node) -> frozenset[str]:
     """Dim names whose values the node needs at call time."""
     names = node.symbols
@@ -161,8 +160,7 @@ def _candidates(graph: Graph, node: Node) -> Iterator[Value]:
         yield from other.outputs
 
 
-# ---------------------------------------------------------------------------------------------------------------
-# cutting
+# ------------------------------------------------------------------------------------------------------- cutting
 def _group(nodes: list[Node], depth: int, parent: Run) -> list[Node | Run]:
     items: list[Node | Run] = []
     i = 0

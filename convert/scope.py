@@ -233,8 +233,7 @@ class Scope:
             )
             self.emitter.sites += [RandomSite(i, self.made[-1], node.op, perm) for i in numbers]
 
-    # -----------------------------------------------------------------------------------------------------------
-    # nesting
+    # --------------------------------------------------------------------------------------------------- nesting
     def nested(self, run: Run) -> None:
         canonical = run.canonical or run
         if canonical not in self.emitter.models:
@@ -258,7 +257,8 @@ class Scope:
             inner.names.add(tensor.name)
             inputs.append(tensor)
             orders.append(outer.perm)
-        with keras.name_scope(run.name):  # so that variable paths tell the modules apart
+        name = self.unique(None, run.name)
+        with keras.name_scope(name):  # so that variable paths tell the modules apart
             inner.run()
         tensors: list[Any] = []
         results: list[tuple[Any, Perm]] = []
@@ -271,7 +271,6 @@ class Scope:
             if index == len(tensors):
                 tensors.append(tensor)
             results.append((index, placed.perm))
-        name = self.unique(None, run.name)
         model = functional_model(inputs, tensors, name)
         return model, orders, results
 

@@ -296,7 +296,14 @@ class Keywords(nn.Module):
 """
 
 
-@pytest.mark.parametrize(("model", "name"), [("Dict", "batch.a"), ("Star", "xs.0"), ("Keywords", "x")])
+KEYWORDS = pytest.param(
+    "Keywords",
+    "x",
+    marks=pytest.mark.xfail(strict=True, reason="torch.export 2.13 refuses a dynamic dim inside **kwargs"),
+)
+
+
+@pytest.mark.parametrize(("model", "name"), [("Dict", "batch.a"), ("Star", "xs.0"), KEYWORDS])
 def test_free_axes_of_nested_arguments(model: str, name: str, isomorph: Command, tmp_path: Path) -> None:
     (tmp_path / "cli_nested.py").write_text(NESTED)
     run = isomorph(

@@ -29,7 +29,7 @@ def run_on(backend: str, *arguments: object) -> subprocess.CompletedProcess[str]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-@pytest.mark.parametrize("name", ["resnet_basic", "gpt", "lstm_state", "efficientnet", "unet"])
+@pytest.mark.parametrize("name", ["resnet_basic", "gpt", "lstm", "efficientnet", "unet"])
 def test_loads_and_fits_elsewhere(name: str, backend: str, tmp_path: Path) -> None:
     pytest.importorskip(backend)
     fixture = ZOO[name]

@@ -233,7 +233,7 @@ def test_every_location_leads_to_its_variable(name: str, tmp_path: Path) -> None
     for entry in converted.weights:
         assert variable_at(converted.model, entry.location) is entry.variable
         again = variable_at(model, entry.location)
-        assert again.path == entry.variable.path
+        assert entry.variable.path.endswith(again.path)  # Keras builds a loaded model without our name scopes
         np.testing.assert_array_equal(np.asarray(again), np.asarray(entry.variable))
     names = [e.torch_name for e in converted.weights]
     assert len(names) == len(set(names))

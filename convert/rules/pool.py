@@ -125,6 +125,11 @@ class Windows:
         self.stride = ints(stride, n) if not isinstance(stride, (list, tuple)) or stride else self.kernel
         self.dilation = ints(dilation, n)
         self.sizes = sizes_of(k, x, n)
+        # with ceil_mode a window may be wider than what there is: then it is all of it
+        self.kernel = tuple(
+            min(width, size + 2 * around) if is_known(size) and d == 1 else width
+            for width, size, around, d in zip(self.kernel, self.sizes, ints(padding, n), self.dilation, strict=True)
+        )
         self.pads = padding_of(self.sizes, self.kernel, self.stride, ints(padding, n), self.dilation, ceil_mode)
         self.lows = [lo for lo, _ in self.pads]
 

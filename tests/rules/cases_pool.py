@@ -148,6 +148,9 @@ CASES = [
         dynamic=SIZES,
     ),
     pool("avg_pool2d_ceil", "avg_pool2d", lambda x: F.avg_pool2d(x, 3, 2, ceil_mode=True), 2, 3, 8, 10),
+    pool("avg_pool2d_wide", "avg_pool2d", lambda x: F.avg_pool2d(x, 1280, ceil_mode=True), 2, 3, 7, 9, dynamic=True),
+    pool("avg_pool2d_wide_padded", "avg_pool2d", lambda x: F.avg_pool2d(x, 64, 64, 3, ceil_mode=True), 2, 3, 7, 9),
+    pool("max_pool2d_wide", "max_pool2d", lambda x: F.max_pool2d(x, 1280, ceil_mode=True), 2, 3, 7, 9, dynamic=True),
     pool("avg_pool2d_ceil_counted", "avg_pool2d", lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True), 2, 3, 8, 10),
     pool(
         "avg_pool2d_ceil_uncounted",

@@ -56,7 +56,11 @@ def is_strided_pointwise(width: Sequence[int], stride: Sequence[int]) -> bool:
 
 
 def subsample(x: Any, stride: Sequence[int]) -> Any:
-    """Every s-th entry of each spatial axis of (N, *spatial, C)."""
+    """Every s-th entry of each spatial axis of (N, *spatial, C): the mean of a window of one, which takes TensorFlow a
+    third of a strided slice's time.
+    """
+    if len(stride) < 3 and len(set(stride)) == 1:
+        return ops.average_pool(x, 1, stride[0], "valid", "channels_last")
     return x[(slice(None), *(slice(None, None, s) for s in stride))]
 
 

@@ -48,6 +48,11 @@ CASES = [
     layer("conv2d", nn.Conv2d, (3, 4, 3), (2, 3, 7, 8), padding=1, dynamic=True),
     layer("conv2d_no_bias", nn.Conv2d, (3, 4, 3), (2, 3, 7, 8), bias=False),
     layer("conv2d_even_stride", nn.Conv2d, (3, 4, 3), (2, 3, 8, 8), padding=1, stride=2, dynamic=True),
+    layer("conv1d_pointwise_stride", nn.Conv1d, (3, 4, 1), (2, 3, 9), stride=3),
+    layer("conv2d_pointwise_stride", nn.Conv2d, (3, 4, 1), (2, 3, 8, 10), stride=2, dynamic=True),
+    layer("conv2d_pointwise_padded", nn.Conv2d, (3, 4, 1), (2, 3, 8, 9), stride=2, padding=1),
+    layer("conv2d_pointwise_uneven", nn.Conv2d, (3, 4, 1), (2, 3, 8, 9), stride=(2, 3)),
+    layer("conv3d_pointwise_stride", nn.Conv3d, (2, 3, 1), (2, 2, 5, 6, 7), stride=2),
     layer("conv2d_odd_stride", nn.Conv2d, (3, 4, 3), (2, 3, 7, 9), padding=1, stride=2),
     layer(
         "conv2d_free_size", nn.Conv2d, (3, 4, 3), (2, 3, 7, 8), padding=1, stride=2, dynamic=({0: "b", 2: "h", 3: "w"},)

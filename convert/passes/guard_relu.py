@@ -1,6 +1,6 @@
 """A relu under a function of infinite slope, written so that its zero gradient stays zero.
 
-    %y = relu(%x); %z = sqrt(%y)   ->   %p = gt(%x, 0); %y = where(%p, %x, 0); %z = sqrt(%y)
+    %y = relu(%x); %z = sqrt(%y)   ->   %n = le(%x, 0); %y = where(%n, 0, %x); %z = sqrt(%y)
 
 At zero the slope of sqrt is infinite. torch's relu *selects* zero there; TensorFlow's multiplies by zero, and inf * 0
 is NaN: one
@@ -38,10 +38,10 @@ class GuardRelu:
                 nodes.append(node)
                 continue
             x, y = node.args[0], node.outputs[0]
-            positive = Value(fresh(f"{y.name}_positive"), TensorType(y.type.shape, "bool"))
+            cut = Value(fresh(f"{y.name}_cut"), TensorType(y.type.shape, "bool"))  # not "positive": a NaN must pass
             origin = node.origin.touched("guard_relu")
-            nodes.append(Node("aten.gt.Scalar", (x, 0), {}, (positive,), origin))
-            nodes.append(Node("aten.where.ScalarOther", (positive, x, 0.0), {}, (y,), origin))
+            nodes.append(Node("aten.le.Scalar", (x, 0), {}, (cut,), origin))
+            nodes.append(Node("aten.where.ScalarSelf", (cut, 0.0, x), {}, (y,), origin))
         return dataclasses.replace(graph, nodes=nodes)
 
 

@@ -49,6 +49,8 @@ def prelu(k: Any, x: Tensor, weight: Tensor) -> Tensor:
         shape = [1] * k.rank(x)
         shape[k.axis(1)] = -1
         weight = ops.reshape(weight, shape)
+    elif k.rank(x) == 0:
+        weight = ops.reshape(weight, ())
     return ops.where(ops.greater(x, 0), x, ops.multiply(x, weight))
 
 

@@ -21,6 +21,7 @@ from isomorph.convert.passes.drop_dead import DropDead
 from isomorph.convert.passes.drop_noops import ALWAYS, DropNoops
 from isomorph.convert.passes.expose_statistics import ExposeStatistics
 from isomorph.convert.passes.fold_constants import FoldConstants
+from isomorph.convert.passes.guard_relu import GuardRelu
 from isomorph.convert.passes.pipeline import PIPELINE, run_passes
 from isomorph.convert.passes.scalar_fills import ScalarFills, written
 from isomorph.convert.support import is_supported
@@ -187,6 +188,36 @@ def test_batch_spatial() -> None:
     after = assert_pass("batch_spatial", BatchSpatial(), randomise(Unbatched(), 1), randn(2, 6, 6))
     assert ops(after).count("unsqueeze") == ops(after).count("squeeze") == 2
     assert {n.origin.passes for n in after.nodes if n.op.startswith("aten.conv2d")} == {("batch_spatial",)}
+
+
+class Roots(nn.Module):
+    """Two relus: one under a square root, one under nothing steep."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (torch.relu(x) * 2).sum(1).sqrt() + torch.relu(x - 1).sum(1)
+
+
+def test_guard_relu() -> None:
+    after = assert_pass("guard_relu", GuardRelu(), Roots(), torch.tensor([[0.5, -1.0, 0.0], [2.0, 3.0, -0.5]]))
+    assert ops(after).count("relu") == ops(after).count("where") == 1
+
+
+def test_guard_relu_keeps_a_zero_gradient_zero_and_passes_a_nan() -> None:
+    import tensorflow as tf
+
+    x = torch.tensor([[0.0, -1.0, -2.0], [2.0, 3.0, -0.5], [float("nan"), 1.0, 2.0]], requires_grad=True)
+    y = Roots()(x)
+    y.sum().backward()
+    model = to_keras(Roots().eval(), (torch.ones(2, 3),)).model
+    given = tf.constant(x.detach().numpy())
+    with tf.GradientTape() as tape:
+        tape.watch(given)
+        got = model(given)
+    np.testing.assert_allclose(got.numpy(), y.detach().numpy(), rtol=1e-6)
+    found = tape.gradient(got, given).numpy()
+    assert x.grad is not None
+    np.testing.assert_allclose(found[:2], x.grad.numpy()[:2], rtol=1e-6)
+    assert np.isfinite(found[0]).all(), "inf * 0 at the kink"
 
 
 def test_drop_dead() -> None:

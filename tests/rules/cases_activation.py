@@ -55,6 +55,7 @@ CASES: list[Case] = [
     Case(
         "prelu_channels", ("aten.prelu.default",), lambda: torch.nn.PReLU(6), lambda: [IMAGE], module=True, dynamic=True
     ),
+    call("prelu.default", grid(5)[2], torch.tensor([0.25], dtype=torch.float64), tag="number"),
     call("prelu.default", grid(5), torch.tensor([0.25], dtype=torch.float64), tag="vector"),
     *[call("glu.default", rand(2, 6, 4), d, tag=f"axis{d}") for d in (1, -1)],
     *[call(f"{n}.int", rand(2, 5, 4), d, tag=f"axis{d}") for n in ("softmax", "log_softmax") for d in (-1, 1, 0)],

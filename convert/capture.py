@@ -14,14 +14,13 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
 from torch.export import Dim, ExportedProgram
-from torch.export.graph_signature import InputKind
 
 from .errors import CaptureError
 from .exportable import detached_regions, free_linspace
@@ -40,10 +39,8 @@ class Captured:
     graph: Graph
     tensors: dict[str, torch.Tensor]
     tied: dict[str, str] = field(default_factory=dict)  # other name -> the name the graph knows
-    input_names: tuple[str, ...] = ()
     output_spec: Any = None  # nested dict/list/tuple of leaf numbers
     output_names: tuple[str, ...] = ()
-    seconds: float = 0.0
 
 
 @contextlib.contextmanager
@@ -275,7 +272,7 @@ def from_program(
             if isinstance(tensor, torch.Tensor):
                 tensors.setdefault(name, tensor)
     spec, leaf_names = output_structure(program)
-    return Captured(graph, tensors, tied, tuple(v.name for v in graph.inputs), spec, leaf_names)
+    return Captured(graph, tensors, tied, spec, leaf_names)
 
 
 def owned_tensors(
@@ -313,7 +310,7 @@ def decompose(
 ) -> tuple[ExportedProgram, Graph]:
     """Decompose ops without a rule, and only those, through torch's tables until nothing changes."""
     for _ in range(rounds):
-        missing = {n.op for n in every_node(graph) if not has_rule(n.op)}
+        missing = {n.op for n in graph.every_node() if not has_rule(n.op)}
         table = {
             op: function
             for name in missing
@@ -331,19 +328,11 @@ def decompose(
             break
         if lowered is None:
             break
-        if {n.op for n in every_node(lowered) if not has_rule(n.op)} == missing:
+        if {n.op for n in lowered.every_node() if not has_rule(n.op)} == missing:
             program, graph = smaller, lowered
             break
         program, graph = smaller, lowered
     return program, graph
-
-
-def every_node(graph: Graph) -> Iterator[Any]:
-    """The nodes of a graph and of its subgraphs."""
-    for node in graph.nodes:
-        yield node
-        for g in node.subgraphs:
-            yield from every_node(g)
 
 
 def overload(name: str) -> Any:
@@ -397,8 +386,3 @@ def output_structure(program: ExportedProgram) -> tuple[Any, tuple[str, ...]]:
         return x
 
     return walk(tree, ()), tuple(names)
-
-
-def user_inputs(program: ExportedProgram) -> Iterable[str]:
-    """Placeholder names of the user's inputs, in order."""
-    return [str(s.arg.name) for s in program.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]

@@ -78,9 +78,6 @@ class Emitter:
     def trainable(self, name: str) -> bool:
         return self.graph.parameters[name].trainable
 
-    def kind(self, name: str) -> str:
-        return self.graph.parameters[name].kind
-
     def bind(self, ref: ParamRef, layer: Any, attribute: str) -> None:
         """Enter the variable in the map and fill it."""
         from .weights import variable_at

@@ -259,7 +259,10 @@ def map_leaves(function: Callable[[Arg], Arg], arg: Arg) -> Arg:
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One op: `outputs = op(*args, **kwargs)`, args in the order of the ATen schema with defaults filled in."""
+    """One op: `outputs = op(*args, **kwargs)`, args in the order of the ATen schema with defaults filled in.
+
+    Subgraphs among the args are closed: what they use comes in as operands.
+    """
 
     op: str
     args: tuple[Arg, ...]
@@ -379,9 +382,16 @@ class Graph:
     def users(self) -> dict[Value, list[Node]]:
         found: dict[Value, list[Node]] = {v: [] for v in self.values()}
         for node in self.nodes:
-            for v in dict.fromkeys(captured(node)):
+            for v in dict.fromkeys(node.inputs):
                 found[v].append(node)
         return found
+
+    def every_node(self) -> Iterator[Node]:
+        """The nodes of the graph and of its subgraphs."""
+        for node in self.nodes:
+            yield node
+            for g in node.subgraphs:
+                yield from g.every_node()
 
     def producers(self) -> dict[Value, Node]:
         return {v: n for n in self.nodes for v in n.outputs}
@@ -425,7 +435,7 @@ class Graph:
                 raise GraphError(f"parameter {p.name!r} is filed under {key!r}")
             define(p.value, f"parameter {p.name}")
         for i, node in enumerate(self.nodes):
-            for v in captured(node):
+            for v in node.inputs:
                 if v not in defined:
                     raise GraphError(f"{v} is used before it is defined\n{self.neighbourhood(i)}")
             for g in node.subgraphs:
@@ -460,11 +470,6 @@ class Graph:
         lines += [f"  {n}" for n in self.nodes]
         lines += [f"  mutate {m.buffer} <- {m.value} ({m.when})" for m in self.mutations]
         return "\n".join([*lines, f"  return {_show(self.outputs)}"])
-
-
-def captured(node: Node) -> list[Value]:
-    """Operands of a node. Subgraphs are closed: what they use comes in as operands."""
-    return list(node.inputs)
 
 
 def fresh_names(taken: Iterable[str]) -> Callable[[str], str]:

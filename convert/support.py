@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from .errors import UnsupportedError
-from .ir import Graph, Node, Origin
+from .ir import Graph, Origin
 from .layout import PERMUTES, RESHAPES
 from .merge_modes import SELECT
 from .rules.registry import RULES
@@ -26,17 +25,10 @@ def is_supported(op: str) -> bool:
     return op in RULES or op in PERMUTES or op in RESHAPES or op == SELECT
 
 
-def _every(graph: Graph) -> Iterator[Node]:
-    for node in graph.nodes:
-        yield node
-        for g in node.subgraphs:
-            yield from _every(g)
-
-
 def missing(graph: Graph) -> list[Missing]:
     """The ops no rule covers, most frequent first."""
     found: dict[str, Missing] = {}
-    for node in _every(graph):
+    for node in graph.every_node():
         if not is_supported(node.op):
             entry = found.setdefault(node.op, Missing(node.op))
             entry.count += 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..ir import ByMode, Graph, Node, Sym, Value
+from ..ir import ByMode, Graph, Node, Value
 
 ALWAYS = frozenset(
     {
@@ -84,8 +84,4 @@ def _is_noop(node: Node) -> bool:
             or (isinstance(end, int) and isinstance(size, int) and end >= size)
         )
         return start in (None, 0) and whole and step == 1
-    if any(isinstance(d, Sym) and not d.is_name for d in node.args[0].type.shape) and node.op.startswith(
-        ("aten.view.", "aten.reshape.")
-    ):
-        return True
     return True

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .assemble import every_layer
+from .assemble import every_layer, layer_paths
 from .capture import Captured, capture, from_program
 from .conversion import Conversion, Port
 from .emit import Emitted, emit
@@ -238,7 +238,7 @@ def _port(name: str, placed: Placed) -> Port:
 
 def _entries(graph: Graph, emitted: Emitted, captured: Captured) -> tuple[WeightEntry, ...]:
     """The weight map, in the order of torch's names, ties last."""
-    places = _layer_paths(emitted.model)
+    places = layer_paths(emitted.model)
     made: dict[str, WeightEntry] = {}
     for ref, layer, attribute in emitted.bindings:
         from .weights import variable_at
@@ -265,22 +265,6 @@ def _entries(graph: Graph, emitted: Emitted, captured: Captured) -> tuple[Weight
             e = made[first]
             entries.append(WeightEntry(name, e.variable, e.kind, e.trainable, first, e.transform, e.location, e.dtype))
     return tuple(entries)
-
-
-def _layer_paths(model: Any) -> dict[int, tuple[str, ...]]:
-    """Each layer's names from the model inwards."""
-    import keras
-
-    paths: dict[int, tuple[str, ...]] = {}
-
-    def walk(parent: Any, path: tuple[str, ...]) -> None:
-        for layer in parent.layers:
-            paths.setdefault(id(layer), (*path, layer.name))
-            if isinstance(layer, keras.Model):
-                walk(layer, (*path, layer.name))
-
-    walk(model, ())
-    return paths
 
 
 def _needs_layers(model: Any) -> bool:

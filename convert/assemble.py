@@ -19,6 +19,20 @@ def every_layer(model: Any) -> Iterator[Any]:
             yield from every_layer(layer)
 
 
+def layer_paths(model: Any) -> dict[int, tuple[str, ...]]:
+    """Each layer's names from the model inwards, by the layer's id."""
+    paths: dict[int, tuple[str, ...]] = {}
+
+    def walk(parent: Any, path: tuple[str, ...]) -> None:
+        for layer in parent.layers:
+            paths.setdefault(id(layer), (*path, layer.name))
+            if isinstance(layer, keras.Model):
+                walk(layer, (*path, layer.name))
+
+    walk(model, ())
+    return paths
+
+
 def functional_model(inputs: list[Any], outputs: list[Any], name: str) -> Any:
     """A Functional model of one level. Ops get names by their place, not by Keras' process-wide counter, which could
     meet a

@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from . import exact_constants
 from .errors import UsageError, WeightError
-from .random_sites import RandomSite
+from .inputspec import FLOATS
+from .random_sites import RandomSite, sites_from_data, sites_to_data
 from .weights import Transform, WeightEntry, numpy_of, variable_at
 
 METADATA = "isomorph.json"
@@ -180,6 +182,8 @@ class Conversion:
         """JSON-able: the weight map, input and output layout, versions, hash of the weights, options."""
         import keras
 
+        from .assemble import layer_paths
+
         digest = hashlib.sha256()
         for e in self.weights:
             if e.tied_to is None:
@@ -191,6 +195,7 @@ class Conversion:
             "output_structure": self.output_structure,
             "output_constants": {str(k): v for k, v in self.output_constants.items()},
             "weights": [e.to_data() for e in self.weights],
+            "random_sites": sites_to_data(self.random_sites, layer_paths(self.model)),
             "options": {"mode": self.mode, "layout": self.layout, "batchnorm": self.batchnorm},
             "bounds": {k: list(v) for k, v in self.bounds.items()},
             "versions": {**self.report.get("versions", {}), "keras": keras.__version__},
@@ -212,7 +217,11 @@ class Conversion:
         os.close(handle)
         try:
             self.model.save(temporary)
-            _finish(temporary, json.dumps(self.metadata(), default=str, sort_keys=True))
+            extra = {METADATA: json.dumps(self.metadata(), default=str, sort_keys=True).encode()}
+            exact = exact_constants.exact_constants(self)
+            if exact:
+                extra[exact_constants.FILE] = exact_constants.to_bytes(exact)
+            _finish(temporary, extra)
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
         finally:
@@ -232,9 +241,14 @@ def load(path: str | os.PathLike[str]) -> Conversion:
     try:
         with zipfile.ZipFile(path) as archive:
             data = json.loads(archive.read(METADATA))
+            kept = archive.read(exact_constants.FILE) if exact_constants.FILE in archive.namelist() else b""
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise UsageError(f"{path}: not a .keras file written by isomorph ({METADATA} is not in it)") from error
-    model = keras.models.load_model(path)
+    return _around(keras.models.load_model(path), data, exact_constants.from_bytes(kept) if kept else {})
+
+
+def _around(model: Any, data: dict[str, Any], exact: dict[str, np.ndarray]) -> Conversion:
+    """The conversion that `data` (see `metadata`) describes around its model. exact: its constants before rounding."""
     weights = []
     for e in data["weights"]:
         location = tuple(e["location"])
@@ -245,6 +259,15 @@ def load(path: str | os.PathLike[str]) -> Conversion:
         weights.append(
             WeightEntry(variable=variable, transform=Transform.from_data(e["transform"]), location=location, **fields)
         )
+
+    def remake(dtype: str) -> Conversion:
+        from .keras_dtype import with_dtype
+
+        other = _around(with_dtype(model, dtype), _retyped(data, dtype), exact)
+        if dtype == "float64":
+            exact_constants.assign(other.weights, exact)
+        return other
+
     return Conversion(
         model,
         tuple(_port(p) for p in data["inputs"]),
@@ -253,9 +276,20 @@ def load(path: str | os.PathLike[str]) -> Conversion:
         data["output_structure"],
         **data["options"],
         report=data["report"],
+        random_sites=sites_from_data(data.get("random_sites", []), model),
         bounds={k: (v[0], v[1]) for k, v in data["bounds"].items()},
         output_constants={int(k): v for k, v in data["output_constants"].items()},
+        _remake=remake,
     )
+
+
+def _retyped(data: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """The metadata with every floating dtype of ports and weights exchanged."""
+
+    def of(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{**item, "dtype": dtype if item["dtype"] in FLOATS else item["dtype"]} for item in items]
+
+    return {**data, "inputs": of(data["inputs"]), "outputs": of(data["outputs"]), "weights": of(data["weights"])}
 
 
 def _port_data(p: Port) -> dict[str, Any]:
@@ -276,8 +310,8 @@ def _port(data: dict[str, Any]) -> Port:
     )
 
 
-def _finish(archive: str, metadata: str) -> None:
-    """Add the metadata, and take out what Keras writes of the moment: dates and object ids. The same model gives the
+def _finish(archive: str, extra: dict[str, bytes]) -> None:
+    """Add the `extra` files, and take out what Keras writes of the moment: dates and object ids. The same model gives the
     same bytes."""
     plain = f"{archive}.tmp"
     try:
@@ -291,7 +325,8 @@ def _finish(archive: str, metadata: str) -> None:
                 else:
                     with old.open(name) as source, new.open(info, "w", force_zip64=True) as target:
                         shutil.copyfileobj(source, target, 1 << 20)
-            new.writestr(zipfile.ZipInfo(METADATA, DATE), metadata)
+            for name in sorted(extra):
+                new.writestr(zipfile.ZipInfo(name, DATE), extra[name])
         os.replace(plain, archive)
     finally:
         with contextlib.suppress(FileNotFoundError):

@@ -38,3 +38,19 @@ def draws_of(node: Node) -> int:
         layers, dropout, train = args[4], args[5], args[6]
         return int(layers) - 1 if dropout and train else 0
     return 1
+
+
+def sites_to_data(sites: tuple[RandomSite, ...], places: dict[int, tuple[str, ...]]) -> list[Any]:
+    """JSON-able. places: id of a layer -> its names from the model inwards."""
+    return [[s.index, list(places[id(s.layer)]), s.op, list(s.perm)] for s in sites]
+
+
+def sites_from_data(data: list[Any], model: Any) -> tuple[RandomSite, ...]:
+    """The sites that `sites_to_data` wrote, their layers found in `model`."""
+    sites = []
+    for index, path, op, perm in data:
+        layer = model
+        for name in path:
+            layer = layer.get_layer(name)
+        sites.append(RandomSite(index, layer, op, tuple(perm)))
+    return tuple(sites)

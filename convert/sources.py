@@ -12,27 +12,22 @@ Nothing is downloaded, and no code is run except the one that the user names.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from .checkpoint import load_weights
-from .errors import IsomorphError, UsageError
+from .errors import UsageError
 from .examples import Examples, build_examples
 from .inputspec import InputSpec, parse_all
+from .named_code import cwd_importable, find, kind_of, suggest, user_code
 
 FORMS = "model.pt2, pkg.module:factory, path/to/file.py:factory, hf:DIR, timm:NAME or torchvision:NAME"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -125,35 +120,36 @@ def _load_exported(text: str, weights: str | Path | None, specs: Sequence[InputS
 
 
 def _load_factory(text: str, weights: str | Path | None, specs: Sequence[InputSpec], seed: int) -> Source:
-    target, _, attribute = text.rpartition(":")
-    with _cwd_importable():
-        home = _import(target, text)
-        made: Any = home
-        for part in attribute.split("."):
-            if not hasattr(made, part):
-                raise UsageError(f"{text}: {target} has no {attribute!r}{_suggest(attribute, _callables(home))}")
-            made = getattr(made, part)
+    with cwd_importable():
+        home, made = find(text)
         # A module object is callable too, but calling it would run it.
         if not isinstance(made, torch.nn.Module):
             if not callable(made):
-                raise UsageError(f"{text}: {attribute} is {_a(made)}, not a function or class that makes a module")
-            made = _user_code(made, f"{text}: calling {attribute}()")
-        module, args, kwargs = _unpack(made, text)
-        if weights is not None:
-            load_weights(module, weights)
-        if specs:
-            return _with_specs(module, text, specs, seed)
-        dynamic_shapes = None
-        if args is None:
-            args, kwargs = _example_inputs(home, module, text)
-        if args is None:
-            raise UsageError(
-                f"{text}: no example inputs; give {_how_to_give_inputs(module)}, "
-                f"or write example_inputs() beside {attribute}"
-            )
-        beside = getattr(home, "dynamic_shapes", None)
-        if beside is not None:
-            dynamic_shapes = _user_code(beside, f"{text}: dynamic_shapes()") if callable(beside) else beside
+                attribute = text.rpartition(":")[2]
+                raise UsageError(f"{text}: {attribute} is {kind_of(made)}, not a function or class that makes a module")
+            made = user_code(made, f"{text}: calling {text.rpartition(':')[2]}()")
+        return source_of(made, text, weights, specs, seed, home)
+
+
+def source_of(
+    made: Any, text: str, weights: str | Path | None, specs: Sequence[InputSpec], seed: int, home: ModuleType | None
+) -> Source:
+    """The source of an object: a module, (module, args) or (module, args, kwargs). `home` is the Python module that it
+    came from: `example_inputs` and `dynamic_shapes` are looked for there. UsageError as `load_source`."""
+    module, args, kwargs = _unpack(made, text)
+    if weights is not None:
+        load_weights(module, weights)
+    if specs:
+        return _with_specs(module, text, specs, seed)
+    if args is None:
+        args, kwargs = _example_inputs(home, module, text)
+    if args is None:
+        attribute = text.rpartition(":")[2]
+        beside_it = f", or write example_inputs() beside {attribute}" if home is not None else ""
+        raise UsageError(f"{text}: no example inputs; give {_how_to_give_inputs(module)}{beside_it}")
+    dynamic_shapes = getattr(home, "dynamic_shapes", None)
+    if callable(dynamic_shapes):
+        dynamic_shapes = user_code(dynamic_shapes, f"{text}: dynamic_shapes()")
     return Source(module, args, kwargs, dynamic_shapes, text)
 
 
@@ -173,63 +169,6 @@ def _with_specs(
     )
 
 
-@contextmanager
-def _cwd_importable() -> Iterator[None]:
-    """The working directory first on sys.path, as `python -m` has it, and taken away again."""
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        if here in sys.path:
-            sys.path.remove(here)
-
-
-def _import(target: str, text: str) -> ModuleType:
-    if target.endswith(".py") or "/" in target or "\\" in target:
-        path = Path(target)
-        if not path.is_file():
-            raise UsageError(f"{text}: no such file: {target}")
-        spec = importlib.util.spec_from_file_location(f"isomorph_source_{path.stem}", path)
-        if spec is None or spec.loader is None:
-            raise UsageError(f"{text}: {target} is not a Python file")
-        module = importlib.util.module_from_spec(spec)
-        # dataclasses and pickling look their module up by name.
-        sys.modules[spec.name] = module
-        _user_code(lambda: spec.loader.exec_module(module), f"{text}: importing {target}")  # type: ignore[union-attr]
-        return module
-    try:
-        found = importlib.util.find_spec(target)
-    except (ImportError, ValueError, AttributeError):
-        found = None
-    except Exception as error:
-        raise _user_error(error, f"{text}: importing {target}") from error
-    if found is None:
-        raise UsageError(f"{text}: no module named {target!r} in {Path.cwd()} or among the installed packages")
-    return _user_code(lambda: importlib.import_module(target), f"{text}: importing {target}")
-
-
-def _user_code(call: Callable[[], T], doing: str) -> T:
-    """Run code that the user named; whatever it raises becomes one line that says where."""
-    try:
-        return call()
-    except (KeyboardInterrupt, IsomorphError):
-        raise
-    except BaseException as error:
-        raise _user_error(error, doing) from error
-
-
-def _user_error(error: BaseException, doing: str) -> UsageError:
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
-    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    if isinstance(error, SyntaxError):
-        where = f" ({error.filename}:{error.lineno})"
-    first = (str(error).strip().splitlines() or [""])[0]
-    said = f": {first}" if first else ""
-    return UsageError(f"{doing} raised {type(error).__name__}{said}{where}")
-
-
 def _unpack(made: Any, text: str) -> tuple[torch.nn.Module, tuple[Any, ...] | None, dict[str, Any]]:
     """A factory returns a module, (module, args) or (module, args, kwargs)."""
     if isinstance(made, torch.nn.Module):
@@ -240,25 +179,19 @@ def _unpack(made: Any, text: str) -> tuple[torch.nn.Module, tuple[Any, ...] | No
         if isinstance(kwargs, Mapping):
             return made[0], tuple(args), dict(kwargs)
     raise UsageError(
-        f"{text}: returned {_a(made)}; it must return a torch.nn.Module, (module, args) or (module, args, kwargs)"
+        f"{text}: returned {kind_of(made)}; it must return a torch.nn.Module, (module, args) or (module, args, kwargs)"
     )
 
 
-def _a(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"a tuple of ({', '.join(type(item).__name__ for item in value)})"
-    return f"an object of type {type(value).__name__}"
-
-
 def _example_inputs(
-    home: ModuleType, module: torch.nn.Module, text: str
+    home: ModuleType | None, module: torch.nn.Module, text: str
 ) -> tuple[tuple[Any, ...] | None, dict[str, Any]]:
     """`example_inputs()` of the same file: a tensor, a tuple of args, a dict of kwargs, or (args, kwargs)."""
     function = getattr(home, "example_inputs", None)
     if not callable(function):
         needs = [p for p in inspect.signature(module.forward).parameters.values() if p.default is p.empty]
         return (() if not needs else None), {}
-    given = _user_code(function, f"{text}: example_inputs()")
+    given = user_code(function, f"{text}: example_inputs()")
     if isinstance(given, torch.Tensor):
         return (given,), {}
     if isinstance(given, Mapping):
@@ -267,16 +200,7 @@ def _example_inputs(
         if len(given) == 2 and isinstance(given[0], (tuple, list)) and isinstance(given[1], Mapping):
             return tuple(given[0]), dict(given[1])
         return tuple(given), {}
-    raise UsageError(f"{text}: example_inputs() returned {_a(given)}; expected a tensor, a tuple, a dict or both")
-
-
-def _callables(home: ModuleType) -> list[str]:
-    return [name for name, value in vars(home).items() if callable(value) and not name.startswith("_")]
-
-
-def _suggest(name: str, known: Sequence[str]) -> str:
-    close = get_close_matches(name, known, n=3)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
+    raise UsageError(f"{text}: example_inputs() returned {kind_of(given)}; expected a tensor, a tuple, a dict or both")
 
 
 def _how_to_give_inputs(module: torch.nn.Module) -> str:
@@ -292,12 +216,12 @@ def _load_zoo(kind: str, name: str, weights: str | Path | None, specs: Sequence[
     library = _import_zoo(kind)
     names = library.list_models()
     if name not in names:
-        raise UsageError(f"{kind} has no model {name!r}{_suggest(name, names)}")
+        raise UsageError(f"{kind} has no model {name!r}{suggest(name, names)}")
     if kind == "timm":
-        module = _user_code(lambda: library.create_model(name, pretrained=False), f"timm.create_model({name!r})")
+        module = user_code(lambda: library.create_model(name, pretrained=False), f"timm.create_model({name!r})")
         size = getattr(module, "pretrained_cfg", {}).get("input_size", (3, 224, 224))
     else:
-        module = _user_code(lambda: library.get_model(name, weights=None), f"torchvision get_model({name!r})")
+        module = user_code(lambda: library.get_model(name, weights=None), f"torchvision get_model({name!r})")
         size = (3, 299, 299) if name == "inception_v3" else (3, 224, 224)
     notes: tuple[str, ...] = ()
     if weights is not None:

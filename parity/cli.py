@@ -1,6 +1,7 @@
 """The command `isomorph`: its arguments, and how an error reaches the user.
 
     isomorph convert SOURCE --to keras -o model.keras
+    isomorph check A B
     isomorph ops [SOURCE]
     isomorph doctor
 
@@ -10,6 +11,7 @@ Light: no framework is imported before a command runs. Each command lives in its
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import traceback
@@ -24,6 +26,7 @@ from .console import TRACEBACK, Console, console, debugging
 
 COMMANDS = {
     "convert": ".cli_convert",
+    "check": ".cli_check",
     "ops": ".cli_ops",
     "doctor": ".doctor",
 }
@@ -37,6 +40,17 @@ SOURCES = """SOURCE is one of
   hf:DIR                a local directory of Hugging Face transformers
   timm:NAME             a timm architecture
   torchvision:NAME      a torchvision architecture"""
+CHECK_CODES = """exit codes:
+  0  PASS: the same model                 3  UNSUPPORTED: no way to run one of them
+  1  FAIL: not the same model             4  ERROR: a model or its worker process failed
+  2  a wrong option, file or input        5  NOTHING_COMPARED: no conclusive comparison"""
+MODELS = """A and B are each one of
+  model.keras, model.h5     a Keras model, isomorph's or anyone's
+  DIR                       a TensorFlow SavedModel
+  model.tflite              a LiteRT model
+  model.onnx                an ONNX model, run in ONNX Runtime
+  pkg.module:callable       what makes a torch module or Keras model, or a function from arrays to arrays
+  or any other SOURCE of isomorph convert (model.pt2, hf:DIR, timm:NAME, torchvision:NAME)"""
 INTERRUPTED = 130
 
 
@@ -104,6 +118,8 @@ def parser() -> argparse.ArgumentParser:
     convert.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     _add_json(convert)
 
+    _add_check(commands)
+
     ops = commands.add_parser(
         "ops",
         help="the ops that are supported; with a SOURCE, what it lacks",
@@ -126,6 +142,47 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument("--no-devices", action="store_true", help="do not start the frameworks to ask for devices")
     _add_json(doctor)
     return root
+
+
+def _add_check(commands: Any) -> None:
+    check = commands.add_parser(
+        "check",
+        help="are two models the same model, forward and backward?",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        description="Compare two models: outputs, gradients of every input and parameter, buffers, training steps.\n\n"
+        + MODELS,
+        epilog=CHECK_CODES,
+    )
+    check.add_argument("original", metavar="A")
+    check.add_argument("converted", metavar="B")
+    _add_source_options(check)
+    check.add_argument("--weights-b", type=Path, metavar="FILE", help="likewise, for B")
+    check.add_argument("--level", choices=["quick", "full", "thorough"], default="full",
+                       help="3, 24 or 200 examples; quick leaves out optimizer steps and more (default: full)")  # fmt: skip
+    check.add_argument("--examples", type=_count, metavar="N", help="in eval mode; a third of it in train mode")
+    check.add_argument("--budget", type=_seconds, metavar="SECONDS", help="start nothing new after so long")
+    check.add_argument("--mode", choices=["both", "eval", "train"], default="both", help="(default: both)")
+    check.add_argument("--no-backward", action="store_true", help="compare outputs and buffers only")
+    check.add_argument("--dtype", choices=["both", "float64", "own"], default="both",
+                       help="float64: structure only; own: precision only (default: both)")  # fmt: skip
+    check.add_argument("--strict", action=argparse.BooleanOptionalAction, default=None,
+                       help="whether kinks and float32 leaks fail (default: for isomorph's own conversions)")  # fmt: skip
+    check.add_argument("--tolerance", action="append", default=[], metavar="KIND=VALUE",
+                       help="relative error a quantised artifact may have, e.g. int8=0.05; repeatable")  # fmt: skip
+    for option, meant in (("device", "cpu, cuda or cuda:N"), ("backend", "Keras' backend"), ("python", "interpreter")):
+        for side in ("a", "b"):
+            check.add_argument(f"--{option}-{side}", metavar=option.upper(), help=f"{meant} of {side.upper()}")
+    check.add_argument("--device", default="cpu", metavar="DEVICE", help="of both (default: cpu)")
+    check.add_argument("--isolate", action="store_true", help="run both models in worker processes")
+    check.add_argument("--timeout", type=_seconds, default=600.0, metavar="SECONDS",
+                       help="for one run of a model in a worker process (default: 600)")  # fmt: skip
+    check.add_argument("--memory", type=_gigabytes, metavar="GB", help="address space of a worker process")
+    check.add_argument("--database", type=Path, metavar="DIR",
+                       help="keep failing examples there and replay them first (default: isomorph's cache)")  # fmt: skip
+    check.add_argument("--reproduce", type=Path, metavar="DIR", help="on a failure, write a pytest folder that shows it")
+    check.add_argument("--json", metavar="FILE", help="write the verdict there as JSON; - for stdout")
+    check.add_argument("-q", "--quiet", action="store_true", help="print the verdict line only")
 
 
 def _add_source_options(command: argparse.ArgumentParser) -> None:
@@ -156,12 +213,36 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 10**9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    return _positive(text, "a number of seconds")
+
+
+def _gigabytes(text: str) -> float:
+    return _positive(text, "a number of gigabytes")
+
+
+def _positive(text: str, what: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what} above 0")
+    return value
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own) and return the exit code; never raises but SystemExit
     for --help."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     # Known before the arguments are parsed: also what is wrong with them is told in JSON then.
-    in_json = "--json" in arguments
+    in_json = _wants_json(arguments)
     try:
         options = parser().parse_args(arguments)
         if options.version:
@@ -183,6 +264,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         except (Exception, KeyboardInterrupt) as error:
             return fail(error, streams, in_json)
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """Whether stdout is to be one JSON document: `--json`, or `check --json -`."""
+    if arguments[:1] != ["check"]:
+        return "--json" in arguments
+    return "--json=-" in arguments or ("--json", "-") in zip(arguments, arguments[1:], strict=False)
 
 
 def fail(error: BaseException, streams: Console, in_json: bool) -> int:

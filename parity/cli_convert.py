@@ -33,9 +33,9 @@ def run(options: argparse.Namespace, streams: Console) -> int:
         "source": options.source,
         "options": _options(options),
     }
-    _check_output(options.output, ".keras")
+    check_output(options.output, "-o", ".keras")
     if options.report is not None:
-        _check_output(options.report, "")
+        check_output(options.report, "--report")
         if options.report.resolve() == options.output.resolve():
             raise UsageError(f"--report {options.report}: that is the model's file")
     try:
@@ -160,9 +160,8 @@ def _port(port: Any) -> dict[str, Any]:
     }
 
 
-def _check_output(path: Path, suffix: str) -> None:
+def check_output(path: Path, option: str, suffix: str = "") -> None:
     """Before the long work: the name fits and the directory takes files."""
-    option = "-o" if suffix else "--report"
     if suffix and path.suffix != suffix:
         raise UsageError(f"{option} {path}: the name must end in {suffix}")
     if path.is_dir():

@@ -82,12 +82,14 @@ def compare_structure(reference: Any, got: Any, slope: Array | None = None, floo
         return Finding("vacuous", "no finite element", elements=ref.size)
     allowed = yardstick.structure_tolerance(ref, slope, floor)
     finding = _measure(ref, new, allowed, special)
+    # the floor is left out: what is zero in the original is conclusive, and no scale makes a floor small beside it
+    conclusive = slope is None or yardstick.is_conclusive(ref, yardstick.structure_tolerance(ref, slope))
     if not finding.failing:
-        if slope is not None and not yardstick.is_conclusive(ref, allowed) and finding.relative > yardstick.CONCLUSIVE:
+        if not conclusive and finding.relative > yardstick.CONCLUSIVE:
             return replace(finding, outcome="inconclusive", message="the original is ill-conditioned here")
         largest = float(np.max(np.abs(ref[~special])))
         return replace(finding, outcome="vacuous" if largest <= floor else "equal")
-    if slope is not None and not yardstick.is_conclusive(ref, allowed):
+    if not conclusive:
         return replace(finding, outcome="inconclusive", message="the original is ill-conditioned here")
     outcome = "leak" if finding.relative <= LEAK else "value"
     return replace(finding, outcome=outcome)

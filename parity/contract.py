@@ -1,124 +1,240 @@
-"""From what a user hands over to what is run: the two runners and the contract of their inputs."""
+"""What both models are asked: their runners, side by side, and the contract of their inputs.
+
+The contract says of each input its name, dtype, axes (fixed, or free within bounds) and values. It is put together from
+the original (a signature that declares free axes, the tables that integer inputs index), the converted model (axes it
+leaves free) and what the user declares with `--input`.
+"""
 
 from __future__ import annotations
 
-import os
-import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import metadata
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from isomorph.convert.errors import UsageError
-from isomorph.parity import strategies
+from isomorph.convert.errors import UnsupportedError, UsageError
+from isomorph.parity import correspond, strategies
+from isomorph.parity.adapt import Adapted
 from isomorph.parity.ledger import Ledger
-from isomorph.parity.runners.base import Runner
-from isomorph.parity.runners.keras_runner import KerasRunner
-from isomorph.parity.runners.torch_runner import Call, TorchRunner, dtype_name, example_leaves, own_dtype, to_numpy
-from isomorph.parity.strategies import Contract
+from isomorph.parity.pair import Pair
+from isomorph.parity.renamed import Renamed
+from isomorph.parity.runners.base import About, PortInfo, Runner
+from isomorph.parity.runners.open import open_runner
+from isomorph.parity.runners.spec import ModelSpec, Opened
+from isomorph.parity.settings import Settings
+from isomorph.parity.strategies import Contract, InputSpec
+from isomorph.parity.tolerance import Array
 from isomorph.parity.verdict import Case
 
-__all__ = ["Prepared", "environment", "prepare"]
+__all__ = ["prepare"]
 
-PACKAGES = ("torch", "keras", "tensorflow", "jax", "numpy")
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Both runners in the model's own dtype, and what to ask them."""
-
-    original: TorchRunner
-    converted: Runner
-    contract: Contract
-    own_dtype: str
-    random_sites: int
+NOMINAL = frozenset({"torch", "function"})  # formats whose axes are known from an example alone, and are free in truth
 
 
-def prepare(original: Any, converted: Any, inputs: Any, ledger: Ledger) -> Prepared | None:
-    """Runners and contract of a torch module and a Conversion; None, with a mismatch in the ledger, if inputs differ.
+def prepare(
+    original: ModelSpec, converted: ModelSpec, settings: Settings, ledger: Ledger, coverage: dict[str, Any]
+) -> Pair | None:
+    """Open both models and find how they correspond; None, with a mismatch in the ledger, if their inputs do not.
 
-    The example comes from `inputs`, else from the conversion's own (`converted.example`: (args, kwargs)), else from its
-    ports. The converted model may be a second torch module: then `inputs` are needed, and their shapes are fixed.
+    The example comes from the specs, else from a conversion's own, else from the inputs that the second model declares.
+    The model that has float64 is the yardstick: if only the second one has it, the two change places.
+
+    Raises:
+        UsageError: a model cannot be opened, or no example can be made. WorkerError: a worker process died.
     """
-    if isinstance(converted, torch.nn.Module):
-        return _two_modules(original, converted, inputs)
-    ports = tuple(converted.inputs)
-    given = inputs if inputs is not None else getattr(converted, "example", None)
-    call = example_leaves(given) if given is not None else Call(_invented(ports))
-    if len(call.examples) != len(ports):
-        message = f"the original takes {len(call.examples)} arrays, the converted model {len(ports)}"
-        ledger.reject("structure", "signature", "inputs", message)
+    converted = replace(converted, inputs=converted.inputs or original.inputs)
+    other = _on_its_own(converted)
+    given = original.example if original.example is not None else converted.example
+    if given is None and not original.inputs:
+        given = getattr(original.target, "example", None) or getattr(converted.target, "example", None)
+    if given is None and not original.inputs and other is not None:
+        given = _invented(other.runner.about().inputs)
+    first = open_runner(replace(original, example=given))
+    second = other or open_runner(replace(converted, example=given))
+    try:
+        return _pair(first, second, settings, ledger, coverage)
+    except BaseException:
+        first.runner.close()
+        second.runner.close()
+        raise
+
+
+def _on_its_own(spec: ModelSpec) -> Opened | None:
+    """A model that says itself what its inputs are, opened; None for one that must be told."""
+    if not _describes_itself(spec):
         return None
-    names = tuple(port.name for port in ports)
-    runner = TorchRunner(original, call, names)
-    bounds = runner.index_bounds()
-    specs = []
-    for port, example in zip(ports, call.examples, strict=True):
-        dtype = dtype_name(example.dtype)
-        if port.dtype != dtype:
-            ledger.reject("dtype", "signature", f"input {port.name}", f"expected dtype {dtype}, got {port.dtype}")
-        if len(port.dims) != example.ndim:
-            message = f"expected {example.ndim} axes, got {len(port.dims)}"
-            ledger.reject("shape", "signature", f"input {port.name}", message)
+    try:
+        return open_runner(replace(spec, inputs=()))
+    except UsageError:
+        return None  # opened again with an example, it says for itself what it lacks
+
+
+def _describes_itself(spec: ModelSpec) -> bool:
+    """Whether a model says itself what its inputs are: a conversion, or a file. Code is told by the example."""
+    if isinstance(spec.target, str | PathLike):
+        return spec.example is None and ":" not in Path(spec.target).name
+    return hasattr(spec.target, "weights") and hasattr(spec.target, "replay")
+
+
+def _pair(
+    first: Opened, second: Opened, settings: Settings, ledger: Ledger, coverage: dict[str, Any]
+) -> Pair | None:
+    about, there = first.runner.about(), second.runner.about()
+    example = first.example
+    if there.mapped and about.format in ("torch", "exported"):
+        if not _same_ports(about, there, ledger):
             return None
-        dims = tuple(dim if isinstance(dim, int) else str(dim) for dim in port.dims)
-        specs.append(strategies.spec_of(port.name, dtype, dims, to_numpy(example), bounds.get(port.name)))
-    sizes = strategies.solve_sizes(specs)
-    contract = Contract(tuple(specs), sizes, getattr(converted, "bounds", None))
-    return Prepared(
-        runner, KerasRunner(converted), contract, own_dtype(original), len(tuple(converted.random_sites))
+        runner: Runner = _renamed(second.runner, about, there)
+        ports = there.inputs
+    else:
+        if example is None:
+            raise UsageError("the two models can only be compared on example inputs: give --input or inputs=")
+        found = correspond.find(first.runner, second.runner, example)
+        coverage["correspondence"] = found.summary()
+        for wrong in found.contradictions:
+            ledger.reject(wrong.kind, "signature", wrong.name, wrong.message)
+        if found.contradictions:
+            return None
+        runner = Adapted(second.runner, found)
+        ports = runner.about().inputs
+    if settings.strict is None:
+        ledger.strict = there.mapped
+    contract = _contract(first, second, ports, example)
+    sides = first.runner, runner
+    wide = [_double(side) if settings.dtype != "own" or side is first.runner else None for side in sides]
+    if wide[0] is None and wide[1] is not None:
+        sides, wide = (runner, first.runner), [wide[1], None]
+    return Pair(
+        *sides, wide[0], wide[1] if settings.dtype != "own" else None, contract, sides[0].about().precision, settings,
+        backward=settings.backward and all(side.about().gradients for side in sides),
     )  # fmt: skip
 
 
-def _two_modules(original: torch.nn.Module, converted: torch.nn.Module, inputs: Any) -> Prepared:
-    if inputs is None:
-        raise UsageError("two torch modules can only be compared on example inputs: give inputs=")
-    call = example_leaves(inputs)
-    names = call.names(original)
-    runner = TorchRunner(original, call, names)
-    bounds = runner.index_bounds()
-    specs = tuple(
-        strategies.spec_of(name, dtype_name(tensor.dtype), tuple(tensor.shape), to_numpy(tensor), bounds.get(name))
-        for name, tensor in zip(names, call.examples, strict=True)
-    )
-    return Prepared(runner, TorchRunner(converted, call, names), Contract(specs), own_dtype(original), 0)
+def _double(runner: Runner) -> Runner | None:
+    """The runner in float64, or None where its format has none."""
+    if not runner.about().float64:
+        return None
+    try:
+        return runner.to_float64()
+    except UnsupportedError:
+        return None
 
 
-def environment() -> dict[str, str]:
-    """Versions and the settings that change numbers."""
-    import keras
-
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        **versions,
-        "python": platform.python_version(),
-        "keras_backend": keras.backend.backend(),
-        "machine": platform.machine(),
-        "tf_onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1"),
-        "tf32": str(torch.backends.cuda.matmul.allow_tf32),
-    }
+def _same_ports(about: About, there: About, ledger: Ledger) -> bool:
+    """Whether the recorded map fits the original; what does not is a mismatch."""
+    if len(about.inputs) != len(there.inputs):
+        message = f"the original takes {len(about.inputs)} arrays, the converted model {len(there.inputs)}"
+        ledger.reject("structure", "signature", "inputs", message)
+        return False
+    fits = True
+    for mine, other in zip(about.inputs, there.inputs, strict=True):
+        if mine.dtype != other.dtype:
+            message = f"expected dtype {mine.dtype}, got {other.dtype}"
+            ledger.reject("dtype", "signature", f"input {other.name}", message)
+        if mine.dims is not None and other.dims is not None and len(mine.dims) != len(other.dims):
+            message = f"expected {len(mine.dims)} axes, got {len(other.dims)}"
+            ledger.reject("shape", "signature", f"input {other.name}", message)
+            fits = False
+    return fits
 
 
-def _invented(ports: Sequence[Any]) -> tuple[torch.Tensor, ...]:
-    """Inputs of the ports' shapes and dtypes: normal floats, zeros for integers, True for bools."""
-    specs = [
-        strategies.InputSpec(p.name, p.dtype, tuple(d if isinstance(d, int) else str(d) for d in p.dims)) for p in ports
-    ]
+def _renamed(runner: Runner, about: About, there: About) -> Runner:
+    """A runner with a recorded map, answering for its inputs under the original's names for them."""
+    names = {other.name: mine.name for mine, other in zip(about.inputs, there.inputs, strict=True)}
+    if all(mine == other for other, mine in names.items()):
+        return runner
+    return Renamed(runner, names)
+
+
+def _contract(first: Opened, second: Opened, ports: Sequence[PortInfo], example: tuple[Array, ...] | None) -> Contract:
+    """ports: the converted model's inputs, in the original's order and axis order."""
+    about, there = first.runner.about(), second.runner.about()
+    bounds = first.runner.index_bounds()
+    values = {**second.values, **first.values}
+    dims = _dims(about, there, ports, example)
+    specs = []
+    for index, (port, axes) in enumerate(zip(about.inputs, dims, strict=True)):
+        array = None if example is None else example[index]
+        declared = values.get(port.name) or _declared(port, ports[index])
+        specs.append(strategies.spec_of(port.name, port.dtype, axes, array, bounds.get(port.name), declared))
+    sizes = strategies.solve_sizes(specs)
+    return Contract(tuple(specs), sizes, _bounds(about.sizes, there.sizes))
+
+
+def _dims(
+    about: About, there: About, ports: Sequence[PortInfo], example: tuple[Array, ...] | None
+) -> list[tuple[int | str, ...]]:
+    """An axis is free where both models leave it free. Unnamed free axes that are equal in the example are one."""
+    unnamed: dict[int, str] = {}
+
+    def dim(mine: int | str | None, other: int | str | None, axis: int, size: int | None) -> int | str:
+        if about.format in NOMINAL and isinstance(mine, int):
+            mine = other if there.format not in NOMINAL else mine
+        for fixed in (mine, other):
+            if isinstance(fixed, int):
+                return size if size is not None else fixed
+        if isinstance(mine, str) or isinstance(other, str):
+            return mine if isinstance(mine, str) else str(other)
+        if size is None:
+            raise UsageError("an axis has no size: give --input or inputs=")
+        return unnamed.setdefault(size, "batch" if axis == 0 and not unnamed else f"d{len(unnamed)}")
+
+    result = []
+    for index, port in enumerate(about.inputs):
+        shape = None if example is None else example[index].shape
+        mine = port.dims if port.dims is not None else (None,) * len(shape or ())
+        theirs = ports[index].dims
+        other = theirs if theirs is not None and len(theirs) == len(mine) else mine
+        result.append(
+            tuple(
+                dim(a, b, axis, None if shape is None else shape[axis])
+                for axis, (a, b) in enumerate(zip(mine, other, strict=True))
+            )
+        )
+    return result
+
+
+def _declared(*ports: PortInfo) -> tuple[float, float] | None:
+    """The bounds of the values that a port declares."""
+    return next(((p.low, p.high) for p in ports if p.low is not None and p.high is not None), None)
+
+
+def _bounds(*sides: Mapping[str, tuple[int, int | None]]) -> dict[str, tuple[int, int | None]]:
+    """The sizes that all sides allow."""
+    merged: dict[str, tuple[int, int | None]] = {}
+    for side in sides:
+        for name, (low, high) in side.items():
+            old_low, old_high = merged.get(name, (1, None))
+            tops = [top for top in (high, old_high) if top is not None]
+            merged[name] = max(low, old_low), min(tops) if tops else None
+            if tops and merged[name][0] > min(tops):
+                raise UsageError(f"the two models allow no common size of axis {name!r}")
+    return merged
+
+
+def _invented(ports: Sequence[PortInfo]) -> tuple[Any, ...] | None:
+    """Inputs of the ports' shapes and dtypes: normal floats, zeros for integers, True for bools; None where a port has
+    an unnamed axis or no known rank."""
+    if not ports or any(port.dims is None or None in port.dims for port in ports):
+        return None
+    specs = [InputSpec(p.name, p.dtype, tuple(d for d in p.dims or () if d is not None)) for p in ports]
     contract = Contract(tuple(specs), strategies.solve_sizes(specs))
     case = Case("normal", 0, contract.sizes)
-    tensors = []
+    arrays: list[Array] = []
     for spec in specs:
-        shape, dtype = contract.shape(spec, case), getattr(torch, spec.dtype)
-        if dtype.is_floating_point or dtype.is_complex:
-            tensors.append(torch.from_numpy(np.random.default_rng(0).standard_normal(shape)).to(dtype))
+        shape = contract.shape(spec, case)
+        if spec.dtype.startswith(("float", "bfloat", "complex")):
+            arrays.append(np.asarray(np.random.default_rng(0).standard_normal(shape), _carrier(spec.dtype)))
         else:
-            tensors.append(torch.ones(shape, dtype=dtype) if dtype == torch.bool else torch.zeros(shape, dtype=dtype))
-    return tuple(tensors)
+            arrays.append(np.ones(shape, bool) if spec.dtype == "bool" else np.zeros(shape, spec.dtype))
+    return tuple(arrays)
+
+
+def _carrier(dtype: str) -> str:
+    return "float32" if dtype in ("bfloat16", "float16") else dtype
+
+

@@ -15,6 +15,8 @@ __all__ = ["Ledger"]
 
 VOTE_EXAMPLES = 2  # a float32 difference in one example is not enough to reject
 VOTE_SHARE = 0.1
+KINK_SHARE = 0.5
+CONTINUOUS = frozenset({"normal", "large", "wide"})  # distributions whose draws meet a tie or bound with probability 0
 WARNINGS_OF_OTHERS = frozenset({"kink", "leak"})  # failures for our own conversions, warnings for anyone else's
 
 
@@ -54,11 +56,13 @@ class Ledger:
 
     def __init__(self, strict: bool = True) -> None:
         self.warnings: list[str] = []
-        self._strict = strict
+        self.strict = strict
+        self.kinds: dict[str, int] = {}  # how often something was excused, by kind
         self._tallies: dict[tuple[str, str, str, str], _Tally] = {}
         self._mismatches: dict[tuple[str, str, str, str, str], Mismatch] = {}
         self._votes: dict[tuple[str, str, str, str], _Vote] = {}
         self._evidence: dict[tuple[str, str], set[str]] = {}
+        self._continuous: dict[tuple[str, str, str, str], _Vote] = {}
 
     def record(self, stage: str, quantity: str, name: str, mode: str, dtype: str, case: Case, finding: Finding) -> None:
         """Count a finding; in the precision stage a difference is a vote, elsewhere it is a mismatch at once."""
@@ -69,7 +73,13 @@ class Ledger:
             vote.examples += finding.outcome not in ("vacuous", "inconclusive")
             if not finding.agrees:
                 vote.failing.append((finding, case))
-        elif not finding.agrees:
+            return
+        if case.distribution in CONTINUOUS and stage == "structure":
+            vote = self._continuous.setdefault((quantity, name, mode, dtype), _Vote())
+            vote.examples += 1
+            if finding.outcome == "kink":
+                vote.failing.append((finding, case))
+        if not finding.agrees:
             self._merge(_mismatch(quantity, name, mode, dtype, case, finding))
 
     def reject(
@@ -84,13 +94,21 @@ class Ledger:
             self.warnings.append(text)
 
     def settle(self) -> None:
-        """Count the votes: a precision difference rejects with at least two examples and more than a tenth of them."""
+        """Count the votes: a precision difference rejects with at least two examples and more than a tenth of them; a
+        difference that was taken for a kink rejects with two and more than half of those whose distribution has no
+        ties."""
         for (quantity, name, mode, dtype), vote in self._votes.items():
             if len(vote.failing) < VOTE_EXAMPLES or len(vote.failing) <= VOTE_SHARE * vote.examples:
                 continue
             for finding, case in vote.failing:
                 self._merge(_mismatch(quantity, name, mode, dtype, case, finding))
+        for (quantity, name, mode, dtype), vote in self._continuous.items():
+            if len(vote.failing) >= VOTE_EXAMPLES and len(vote.failing) > KINK_SHARE * vote.examples:
+                finding, case = vote.failing[0]
+                message = f"no kink: in {len(vote.failing)} of {vote.examples} examples without ties"
+                self._put(_mismatch(quantity, name, mode, dtype, case, replace(finding, message=message)))
         self._votes.clear()
+        self._continuous.clear()
 
     def evidence(self, quantity: str) -> Mapping[str, set[str]]:
         """Name -> outcomes seen ("equal", "failed", "vacuous", "inconclusive")."""
@@ -123,9 +141,13 @@ class Ledger:
         return sum(check.equal + check.failed for check in self.checks)
 
     def _merge(self, mismatch: Mismatch) -> None:
-        if mismatch.kind in WARNINGS_OF_OTHERS and not self._strict:
+        if mismatch.kind in WARNINGS_OF_OTHERS and not self.strict:
+            self.kinds[mismatch.kind] = self.kinds.get(mismatch.kind, 0) + 1
             self.warn(f"{mismatch.quantity} {mismatch.name}: {mismatch.kind} ({mismatch.mode})")
             return
+        self._put(mismatch)
+
+    def _put(self, mismatch: Mismatch) -> None:
         key = (mismatch.kind, mismatch.quantity, mismatch.name, mismatch.mode, mismatch.dtype)
         known = self._mismatches.get(key)
         if known is None:

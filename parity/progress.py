@@ -1,4 +1,4 @@
-"""The stages of a conversion: a bar on a terminal, and the seconds of each in any case."""
+"""Bars on a terminal: the stages of a conversion, with the seconds of each in any case; the examples of a check."""
 
 from __future__ import annotations
 
@@ -54,5 +54,38 @@ class Stages:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._finish()
+        if self._bar is not None:
+            self._bar.stop()
+
+
+class Counter:
+    """Context manager. Calling it with (what, done, total) moves the bar; total 0 is a stage of unknown length. The bar
+    shows when `show` and `stream` is a terminal."""
+
+    def __init__(self, stream: TextIO, show: bool = True) -> None:
+        self._stream = stream
+        self._show = show and stream.isatty()
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        if self._show:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+            columns = (SpinnerColumn(), TextColumn("{task.description:<20}"), BarColumn(), MofNCompleteColumn(),
+                       TimeElapsedColumn())  # fmt: skip
+            self._bar = Progress(*columns, console=Console(file=self._stream), transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task("", total=None)
+        return self
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, description=stage, completed=done, total=total or None)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch._ops import HigherOrderOperator
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from isomorph.parity.runners.base import Recorded
@@ -19,6 +20,7 @@ __all__ = [
     "IndexBounds",
     "RandomReplayError",
     "RandomTape",
+    "WithoutDropout",
     "eager_control_flow",
     "torch_dtype_limits_of",
 ]
@@ -71,12 +73,17 @@ class RandomTape(TorchDispatchMode):
             drawn = result[0] if isinstance(result, tuple | list) else result
         return drawn if isinstance(drawn, torch.Tensor) else None
 
+    @staticmethod
+    def _kind(op: str) -> str:
+        """Dropout is one kernel on CUDA, and a drawn mask on the CPU: the same draw."""
+        return "aten.bernoulli_.float" if op == "aten.native_dropout.default" else op
+
     def _put(self, func: Any, args: Any, drawn: torch.Tensor, result: Any, replay: Sequence[Recorded]) -> Any:
         index = len(self.draws)
         if index >= len(replay):
             raise RandomReplayError(f"draw {index} ({func}) was not recorded: {len(replay)} draws were")
         draw = replay[index]
-        if draw.op != str(func) or draw.values.shape != tuple(drawn.shape):
+        if self._kind(draw.op) != self._kind(str(func)) or draw.values.shape != tuple(drawn.shape):
             raise RandomReplayError(
                 f"draw {index} is {func} {list(drawn.shape)}; recorded was {draw.op} {list(draw.values.shape)}"
             )
@@ -238,3 +245,40 @@ class ContiguousBackward(TorchDispatchMode):
         if "backward" in func.name():
             args = tuple(a.contiguous() if isinstance(a, torch.Tensor) else a for a in args)
         return func(*args, **(kwargs or {}))
+
+
+class WithoutDropout(TorchFunctionMode):
+    """Layers that drop or add noise act as in eval mode; everything else, BatchNorm above all, stays in train mode.
+
+    Recognised are torch's own functions: the dropout family, rrelu, and the rates inside attention and recurrent layers.
+    """
+
+    _RATES: Mapping[str, tuple[str, int]] = {  # function -> (keyword, position) of the rate
+        **dict.fromkeys(
+            (
+                "dropout", "dropout_", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "alpha_dropout_",
+                "feature_dropout", "feature_dropout_", "feature_alpha_dropout", "feature_alpha_dropout_",
+                "native_dropout",
+            ),
+            ("p", 1),
+        ),
+        "scaled_dot_product_attention": ("dropout_p", 4), "multi_head_attention_forward": ("dropout_p", 10),
+        "lstm": ("dropout", 5), "gru": ("dropout", 5), "rnn_tanh": ("dropout", 5), "rnn_relu": ("dropout", 5),
+    }  # fmt: skip
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        name = getattr(func, "__name__", "")
+        if name in self._RATES:
+            keyword, position = self._RATES[name]
+            packed = name in ("lstm", "gru", "rnn_tanh", "rnn_relu") and len(args) == 9 and isinstance(args[3], list)
+            position += packed  # _VF.lstm(data, batch_sizes, hx, params, ...)
+            if len(args) > position:
+                args = (*args[:position], 0.0, *args[position + 1 :])
+            elif keyword in kwargs or keyword == "p":
+                kwargs[keyword] = 0.0
+        elif name in ("rrelu", "rrelu_"):
+            place = 3 if len(args) > 3 else None
+            args = args if place is None else (*args[:3], False, *args[4:])
+            kwargs = kwargs if place is not None else {**kwargs, "training": False}
+        return func(*args, **kwargs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,21 @@ __all__ = ["check_signature", "describe_parameters"]
 
 
 def check_signature(original: Runner, converted: Runner, ledger: Ledger) -> None:
-    """Names, shapes, dtypes, trainability and sharing of parameters, and the values both hold, into the ledger."""
+    """Names, shapes, dtypes, trainability and sharing of parameters, and the values both hold, into the ledger.
+
+    A format without gradients folds and renames its parameters as it likes: they are not looked at. Where the
+    correspondence was found and not recorded, a parameter without a counterpart is a warning: outputs and the
+    gradients of the others decide.
+    """
+    if not (original.about().gradients and converted.about().gradients):
+        return
     expected, got = original.parameters(), converted.parameters()
+    missing = ledger.reject if ledger.strict else _warning(ledger)
     for name in sorted(got.keys() - expected.keys()):
-        ledger.reject("missing", "signature", name, "the original has no such parameter")
+        missing("missing", "signature", name, "the original has no such parameter")
     for name, info in expected.items():
         if name not in got:
-            ledger.reject("missing", "signature", name, "the converted model has no such parameter")
+            missing("missing", "signature", name, "the converted model has no such parameter")
         else:
             _compare(info, got[name], ledger)
     here, there = original.buffers(), converted.buffers()
@@ -35,12 +43,17 @@ def check_signature(original: Runner, converted: Runner, ledger: Ledger) -> None
             ledger.reject("value", "signature", name, f"holds other values in {wrong} of {mine[name].size} elements")
 
 
+def _warning(ledger: Ledger) -> Callable[[str, str, str, str], None]:
+    return lambda kind, quantity, name, message: ledger.warn(f"{name}: {message}")
+
+
 def _compare(expected: ParameterInfo, got: ParameterInfo, ledger: Ledger) -> None:
     if expected.shape != got.shape:
         message = f"expected shape {list(expected.shape)}, got {list(got.shape)}"
         ledger.reject("shape", "signature", expected.name, message)
     if expected.dtype != got.dtype:
-        ledger.reject("dtype", "signature", expected.name, f"expected dtype {expected.dtype}, got {got.dtype}")
+        message = f"expected dtype {expected.dtype}, got {got.dtype}"
+        (ledger.reject if ledger.strict else _warning(ledger))("dtype", "signature", expected.name, message)
     if expected.tied_to != got.tied_to:
         message = f"expected to be tied to {expected.tied_to or 'nothing'}, is tied to {got.tied_to or 'nothing'}"
         ledger.reject("tied", "signature", expected.name, message)

@@ -104,11 +104,12 @@ def structure_tolerance(reference: Array, slope: Array | None, floor: float = 0.
     return STRUCTURE_FACTOR * (EPS64 * scale_of(reference) + noise) + floor
 
 
-def is_conclusive(reference: Array, tolerance: Array) -> bool:
-    """Whether a tolerance is small enough, in most elements, for agreement within it to be evidence."""
+def is_conclusive(reference: Array, tolerance: Array, limit: float = CONCLUSIVE) -> bool:
+    """Whether a tolerance is small enough (`limit`, relative to scale), in most elements, for agreement within it to be
+    evidence."""
     if not reference.size:
         return False
-    return bool(np.mean(tolerance > CONCLUSIVE * np.maximum(scale_of(reference), 1e-300)) <= 0.5)
+    return bool(np.mean(tolerance > limit * np.maximum(scale_of(reference), 1e-300)) <= 0.5)
 
 
 def precision_tolerance(

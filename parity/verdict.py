@@ -11,7 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
-__all__ = ["SCHEMA", "Case", "Check", "Mismatch", "Status", "Verdict"]
+__all__ = [
+    "SCHEMA",
+    "Case",
+    "Check",
+    "Counterexample",
+    "Located",
+    "Mismatch",
+    "ModuleError",
+    "Status",
+    "Verdict",
+]
 
 SCHEMA = "isomorph.verdict/1"
 
@@ -114,6 +124,62 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Counterexample:
+    """The smallest example found on which the two models differ.
+
+    kind, quantity, name, mode: of the mismatch it shows. case: what was drawn. inputs: name -> {shape, dtype, nonzero,
+    values}; values are a flat list where there are at most 64, else None. shrunk: whether the values were simplified
+    after the draw, so that the case alone does not give them. runs: how many runs shrinking took. arrays: the inputs
+    themselves (numpy, the original's names and axis order); not part of `to_dict`. arrays_of_cotangents: likewise, one
+    per output or None.
+    """
+
+    kind: str
+    quantity: str
+    name: str
+    mode: str
+    case: Case
+    inputs: Mapping[str, Mapping[str, Any]]
+    shrunk: bool = False
+    runs: int = 0
+    arrays: tuple[Any, ...] = field(default=(), repr=False, compare=False, metadata={"plain": False})
+    cotangents: tuple[Any, ...] = field(default=(), repr=False, compare=False, metadata={"plain": False})
+
+
+@dataclass(frozen=True)
+class ModuleError:
+    """One call of one module of the original and its counterpart in the converted model.
+
+    local: its own error, on the original's inputs. accumulated: its error inside the whole run. Both relative to the
+    scale of the original's value there; None where they could not be measured. tolerance: what is allowed, same unit.
+    """
+
+    path: str
+    kind: str
+    call: int
+    counterpart: str
+    local: float | None
+    accumulated: float | None
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Located:
+    """The first module in which the two models part. direction: "forward" or "backward" (from the outputs towards the
+    inputs). module: its dotted path in the original, "" where the model has no smaller part that is at fault; kind: its
+    class; counterpart: its name in the converted model. modules: what was measured, in order of execution. causes: what
+    the data says it is, most likely first. note: what could not be matched."""
+
+    direction: str
+    module: str
+    kind: str
+    counterpart: str = ""
+    modules: tuple[ModuleError, ...] = ()
+    causes: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The answer to "are these two models the same?". It has no truth value: read `status`.
 
@@ -122,7 +188,7 @@ class Verdict:
         a planted error was not noticed: see coverage["teeth"] and coverage["reason"]); ERROR (the original itself
         fails).
     coverage: what was and was not tested, JSON-able: inputs, outputs, parameters {compared, untested, frozen, tied},
-        buffers {compared, absent}, modes, dtypes, cases, sizes, random_sites, teeth, chaotic, warnings, seconds.
+        buffers {compared, absent}, modes, dtypes, cases, sizes, dims, teeth, chaotic, warnings, seconds.
     environment: versions and settings. artifacts: name -> path (none yet).
     """
 
@@ -133,6 +199,8 @@ class Verdict:
     seed: int
     environment: Mapping[str, str] = field(default_factory=dict)
     artifacts: Mapping[str, str] = field(default_factory=dict)
+    counterexample: Counterexample | None = None
+    located: tuple[Located, ...] = ()
 
     def __bool__(self) -> bool:
         raise TypeError("a Verdict has no truth value: compare verdict.status with 'PASS'")
@@ -162,12 +230,19 @@ class Verdict:
             worst = max(ratios, key=lambda c: c.ratio or 0.0)
             lines.append(f"{worst.dtype} error: {worst.ratio:.2g}x torch's own ({worst.quantity}s, {worst.mode})")
         lines += [f"not judged: {text}" for text in self._gaps()]
+        lines += [f"not checked: {what} ({why})" for what, why in self.coverage.get("not_checked", {}).items()]
         lines += [f"warning: {text}" for text in self.coverage.get("warnings", ())]
         if self.status != "PASS" and self.coverage.get("reason"):
             lines.append(f"reason: {self.coverage['reason']}")
         lines += [f"- {mismatch}" for mismatch in self.mismatches[:8]]
         if len(self.mismatches) > 8:
             lines.append(f"... and {len(self.mismatches) - 8} more")
+        if self.counterexample is not None:
+            shapes = ", ".join(f"{name} {said['shape']}" for name, said in self.counterexample.inputs.items())
+            lines.append(f"smallest example: {self.counterexample.mode} mode, {self.counterexample.case}: {shapes}")
+        for located in self.located:
+            where = f"{located.module or 'the model itself'}{f' ({located.kind})' if located.kind else ''}"
+            lines.append(f"parts {located.direction} at {where}" + "".join(f"; likely {c}" for c in located.causes[:2]))
         return "\n".join(lines)
 
     def _compared(self) -> str:
@@ -216,7 +291,7 @@ def _listed(names: Any, noun: str, what: str) -> str:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if f.metadata.get("plain", True)}
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,12 +64,27 @@ class FoldConstants:
         if op is None or not hasattr(op, "_schema"):
             return None
         arguments = _arguments(op, node, known)
-        with torch.no_grad(), contextlib.suppress(Exception):  # what torch cannot compute here is computed at call time
+        wide = any(v.type.dtype in ("float64", "complex128") for v in node.outputs)
+        # what torch cannot compute here is computed at call time
+        with torch.no_grad(), _default_dtype(wide), contextlib.suppress(Exception):
             result = op(*arguments[0], **arguments[1])
             results = list(result) if isinstance(result, (tuple, list)) else [result]
             if len(results) == len(node.outputs):
                 return {v: r.to(getattr(torch, v.type.dtype)) for v, r in zip(node.outputs, results, strict=True)}
         return None
+
+
+@contextlib.contextmanager
+def _default_dtype(wide: bool) -> Iterator[None]:
+    """In float64, integers times a number are computed in float64 and not in torch's default dtype."""
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64 if wide else before)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _arguments(op: Any, node: Node, known: dict[Value, Any]) -> tuple[list[Any], dict[str, Any]]:

@@ -12,7 +12,75 @@ from typing import Any, Protocol
 
 from isomorph.parity.tolerance import Array
 
-__all__ = ["ParameterInfo", "Perturbation", "Recorded", "Request", "Responder", "Response", "Runner", "align"]
+__all__ = [
+    "About",
+    "ModuleTrace",
+    "ParameterInfo",
+    "Perturbation",
+    "PortInfo",
+    "Recorded",
+    "Request",
+    "Responder",
+    "Response",
+    "Runner",
+    "align",
+]
+
+
+@dataclass(frozen=True)
+class PortInfo:
+    """An input or output of a model in its own words. dims: a size, the name of (or an expression over) free sizes, or
+    None for an unnamed free size; None altogether where not even the rank is known. low, high: inclusive bounds of the
+    values, where they are known."""
+
+    name: str
+    dtype: str
+    dims: tuple[int | str | None, ...] | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class About:
+    """What a runner can do, before it is asked to.
+
+    format: "torch", "exported", "keras", "saved_model", "litert", "onnx" or "function". inputs, outputs: in flat order;
+    outputs may be empty where they are known only after a run. modes: those it has. gradients, float64: whether it has
+    them; `missing` says why not. replays: whether recorded random draws can be put in the place of its own. mapped:
+    whether it answers in the original's names and axis order by a map that was recorded at conversion; otherwise
+    `parity.correspond` finds one. precision: the dtype whose rounding it may show ("float32", "float16", "bfloat16",
+    "float64", or "int8" for a quantised artifact). sizes: bounds (low, high or None) of named free sizes.
+    environment: versions and settings. notes: what the user should be told.
+    """
+
+    format: str
+    inputs: tuple[PortInfo, ...]
+    outputs: tuple[PortInfo, ...] = ()
+    modes: tuple[str, ...] = ("eval", "train")
+    gradients: bool = True
+    float64: bool = True
+    replays: bool = False
+    mapped: bool = False
+    precision: str = "float32"
+    device: str = "cpu"
+    sizes: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModuleTrace:
+    """One call of one module inside a run. path: dotted, "" for the model itself. kind: its class. call: 0 for its
+    first call in the run. Gradients are those of the run's vector-Jacobian product, None where there is none."""
+
+    path: str
+    kind: str
+    call: int
+    inputs: tuple[Array, ...]
+    outputs: tuple[Array, ...]
+    input_gradients: tuple[Array | None, ...] = ()
+    output_gradients: tuple[Array | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -25,12 +93,14 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Perturbation:
-    """Multiply floating inputs and parameters by 1 +- delta, with signs drawn from seed."""
+    """Multiply floating inputs and parameters by 1 +- delta, with signs drawn from seed. inside: also every result of
+    arithmetic on the way, forward and backward, where the runner can (torch)."""
 
     delta: float
     seed: int
     inputs: bool = True
     parameters: bool = True
+    inside: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,7 +111,8 @@ class Request:
     cotangents: one per output, None for an output that has no gradient; None altogether lets the runner draw them from
     `seed`. draws: what each random site uses instead of drawing; None lets the runner draw from `seed` and record.
     structure: how the original's outputs nest in this mode (see `align`). perturbation, flush_denormals and contiguous
-    (backward kernels get contiguous operands) are asked of the original only.
+    (backward kernels get contiguous operands) are asked of the original only. dropout: False makes layers that drop or
+    add noise act as in eval mode, everything else as in `mode`: for models whose random draws do not correspond.
     """
 
     inputs: tuple[Array, ...]
@@ -54,6 +125,7 @@ class Request:
     perturbation: Perturbation | None = None
     flush_denormals: bool = False
     contiguous: bool = False
+    dropout: bool = True
 
 
 @dataclass(frozen=True)
@@ -110,6 +182,12 @@ class Runner(Responder, Protocol):
     dtype: str
     """The floating dtype it computes in: "float64", or "own" for the model's own."""
 
+    def about(self) -> About:
+        """What it is and can do. Cheap: nothing is run."""
+
+    def index_bounds(self) -> Mapping[str, int]:
+        """Input name -> rows of the smallest table it indexes; empty where that is not known."""
+
     def parameters(self) -> dict[str, ParameterInfo]:
         """By name, tied names included."""
 
@@ -123,7 +201,14 @@ class Runner(Responder, Protocol):
         """Parameters and buffers by name, in torch axis order."""
 
     def to_float64(self) -> Runner:
-        """The same model and values in float64; an independent copy."""
+        """The same model and values in float64; an independent copy. UnsupportedError where the format has none."""
+
+    def trace(self, request: Request) -> tuple[ModuleTrace, ...]:
+        """One run, seen from inside: every call of every module, in order of completion; empty where the format has no
+        inside. Gradients if the request asks for a backward pass and the format has them."""
+
+    def close(self) -> None:
+        """Give back what it holds outside this object (a worker process). Idempotent."""
 
 
 def align(expected: Any, got: Any) -> list[int] | None:

@@ -19,10 +19,21 @@ from isomorph.parity.random_mode import (
     Float64Mode,
     IndexBounds,
     RandomTape,
+    WithoutDropout,
     eager_control_flow,
     torch_dtype_limits_of,
 )
-from isomorph.parity.runners.base import ParameterInfo, Perturbation, Request, Response
+from isomorph.parity.rounding_mode import RoundingMode
+from isomorph.parity.runners.base import (
+    About,
+    ModuleTrace,
+    ParameterInfo,
+    Perturbation,
+    PortInfo,
+    Request,
+    Response,
+)
+from isomorph.parity.runners.device import require_torch, torch_facts, torch_settings
 from isomorph.parity.strategies import round_to
 from isomorph.parity.tolerance import Array
 
@@ -37,25 +48,29 @@ class Call:
 
     def __init__(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> None:
         self._leaves, self._spec = pytree.tree_flatten((tuple(args), dict(kwargs or {})))
-        self._slots = [i for i, leaf in enumerate(self._leaves) if isinstance(leaf, torch.Tensor | np.ndarray)]
-        self.examples = tuple(torch.as_tensor(self._leaves[i]) for i in self._slots)
+        self.slots = [i for i, leaf in enumerate(self._leaves) if isinstance(leaf, torch.Tensor | np.ndarray)]
+        self.examples = tuple(torch.as_tensor(self._leaves[i]) for i in self.slots)
 
     def __call__(self, module: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> Any:
         leaves = list(self._leaves)
-        for slot, tensor in zip(self._slots, inputs, strict=True):
+        for slot, tensor in zip(self.slots, inputs, strict=True):
             leaves[slot] = tensor
         args, kwargs = pytree.tree_unflatten(leaves, self._spec)
         return module(*args, **kwargs)
 
     def names(self, module: torch.nn.Module) -> tuple[str, ...]:
         """A name for each input: the parameter of `forward` that takes it, with the path inside it if it nests."""
-        filled = pytree.tree_unflatten(list(range(len(self._leaves))), self._spec)
-        bound = inspect.signature(module.forward).bind(*filled[0], **filled[1]).arguments
         names: dict[int, str] = {}
-        for name, value in bound.items():
+        for name, value in self.bound(module).items():
             for path, leaf in pytree.tree_leaves_with_path(value):
                 names[leaf] = name + "".join(str(key) for key in path)
-        return tuple(names.get(slot, f"input_{index}") for index, slot in enumerate(self._slots))
+        return tuple(names.get(slot, f"input_{index}") for index, slot in enumerate(self.slots))
+
+    def bound(self, module: torch.nn.Module) -> dict[str, Any]:
+        """Parameter of `forward` -> what it gets, with the leaves numbered; `slots` are the numbers of the inputs.
+        TypeError: `forward` does not take the example."""
+        filled = pytree.tree_unflatten(list(range(len(self._leaves))), self._spec)
+        return dict(inspect.signature(module.forward).bind(*filled[0], **filled[1]).arguments)
 
 
 def example_leaves(inputs: Any) -> Call:
@@ -81,13 +96,26 @@ class TorchRunner:
     """A torch module behind the `Runner` protocol.
 
     module: is copied. call: how flat inputs become arguments. names: the inputs' names, in flat order. dtype: "own" or
-    "float64". dtypes: each input's own dtype, as torch names it.
+    "float64". device: "cpu", "cuda" or "cuda:N"; the copy is moved there. about: what else is known of the model
+    (format, inputs, sizes, modes, notes). UsageError: torch does not see the device.
     """
 
-    def __init__(self, module: torch.nn.Module, call: Call, names: Sequence[str], dtype: str = "own") -> None:
-        self.dtype = dtype
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        call: Call,
+        names: Sequence[str],
+        dtype: str = "own",
+        device: str = "cpu",
+        about: About | None = None,
+    ) -> None:
+        require_torch(device)
+        self.dtype, self.device = dtype, device
         self.own = own_dtype(module)
+        self._about = about
         self._module = copy_module(module)
+        _map_tensors(self._module.to(device), lambda tensor: tensor.to(device))
+        self._recurrent = any(isinstance(child, torch.nn.RNNBase) for child in module.modules())
         self._call, self._names = call, tuple(names)
         self._input_dtypes = tuple(tensor.dtype for tensor in call.examples)
         if dtype == "float64":
@@ -100,9 +128,32 @@ class TorchRunner:
     def to_float64(self) -> TorchRunner:
         """See `Runner`."""
         self._set_mode(self._modes[self._module])  # the twin takes over the modes that the module came in
-        twin = TorchRunner(self._module, self._call, self._names, "float64")
+        twin = TorchRunner(self._module, self._call, self._names, "float64", self.device, self._about)
         twin.own = self.own
         return twin
+
+    def about(self) -> About:
+        """See `Runner`; inputs of which nothing else is known have the shapes of the example."""
+        ports = tuple(
+            PortInfo(name, dtype_name(example.dtype), tuple(example.shape))
+            for name, example in zip(self._names, self._call.examples, strict=True)
+        )
+        return dataclasses.replace(
+            self._about or About("torch", ports),
+            replays=True,
+            precision="float64" if self.dtype == "float64" else self.own,
+            device=self.device,
+            environment=torch_facts(self.device),
+        )
+
+    def trace(self, request: Request) -> tuple[ModuleTrace, ...]:
+        """See `Runner`."""
+        from isomorph.parity.runners.torch_trace import trace_torch
+
+        return tuple(trace_torch(self, request))
+
+    def close(self) -> None:
+        """See `Runner`; nothing is held."""
 
     def parameters(self) -> dict[str, ParameterInfo]:
         """See `Runner`."""
@@ -121,12 +172,12 @@ class TorchRunner:
         owners = {name: id(tensor) for name, tensor in self._tensors.items()}
         changed = {owners[name]: array for name, array in state.items()}
         for name, array in ((n, changed[i]) for n, i in owners.items() if i in changed):  # tied names too
-            self._saved[name] = torch.from_numpy(np.array(array)).to(self._saved[name].dtype)
+            self._saved[name] = torch.from_numpy(np.array(array)).to(self._saved[name])
         self._restore()
 
     def index_bounds(self) -> dict[str, int]:
         """Input name -> rows of the smallest embedding table it indexes, seen on the example."""
-        tensors = [tensor.detach().clone() for tensor in self._call.examples]
+        tensors = [tensor.detach().clone().to(self.device) for tensor in self._call.examples]
         watch = IndexBounds(dict(zip(self._names, tensors, strict=True)))
         self._set_mode(False)
         with torch.no_grad(), watch, _settings(self):
@@ -137,21 +188,25 @@ class TorchRunner:
     def respond(self, request: Request) -> Response:
         """See `Runner`. Raises whatever the module raises."""
         self._set_mode(request.mode == "train")
-        tape = RandomTape(request.draws)
+        tape, moved = RandomTape(request.draws), request.perturbation
+        rounding: Any = contextlib.nullcontext()
+        if moved is not None and moved.inside:
+            rounding = RoundingMode(moved.delta, moved.seed)
         if request.flush_denormals:
             torch.set_flush_denormal(True)
         try:
-            with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(request.backward), _settings(self):
+            gpus = [torch.device(self.device)] if self.device != "cpu" else []
+            with torch.random.fork_rng(devices=gpus), torch.set_grad_enabled(request.backward), _settings(self):
                 torch.manual_seed(request.seed)
                 leaves = self._inputs(request)
-                with tape:
+                with rounding, tape, contextlib.nullcontext() if request.dropout else WithoutDropout():
                     # a clone, so that a module that works in place does not write into a leaf
                     result = self._call(self._module, [leaf.clone() if leaf.requires_grad else leaf for leaf in leaves])
                 if request.draws is not None and len(tape.draws) != len(request.draws):
                     raise UsageError(f"the original drew {len(request.draws)} times, then {len(tape.draws)} times")
                 structure, outputs = flatten_output(result)
                 after = {name: to_numpy(t) for name, t in _named(self._module, "buffers")}
-                with ContiguousBackward() if request.contiguous else contextlib.nullcontext():
+                with rounding, ContiguousBackward() if request.contiguous else contextlib.nullcontext():
                     cotangents, inputs, parameters = self._pull_back(request, leaves, outputs)
         finally:
             if request.flush_denormals:
@@ -173,7 +228,7 @@ class TorchRunner:
     def _inputs(self, request: Request) -> list[torch.Tensor]:
         tensors = []
         for array, dtype in zip(request.inputs, self._input_dtypes, strict=True):
-            tensors.append(self._cast(torch.from_numpy(np.array(array)).to(dtype)))
+            tensors.append(self._cast(torch.from_numpy(np.array(array)).to(self.device, dtype)))
         if request.perturbation is not None:
             self._perturb(request.perturbation, tensors)
         if request.backward:
@@ -197,7 +252,7 @@ class TorchRunner:
         def moved(tensor: torch.Tensor) -> torch.Tensor:
             if not tensor.is_floating_point():
                 return tensor
-            sign = torch.randint(0, 2, tensor.shape, generator=generator).to(tensor.dtype) * 2 - 1
+            sign = torch.randint(0, 2, tensor.shape, generator=generator).to(tensor) * 2 - 1
             return tensor * (1 + wanted.delta * sign)
 
         with torch.no_grad():
@@ -288,7 +343,7 @@ def _gradients(
     ]
     if not pairs or not wrt:
         return [None] * len(wrt)
-    given = [torch.from_numpy(np.array(c)).to(y.dtype) for y, c in pairs]
+    given = [torch.from_numpy(np.array(c)).to(y) for y, c in pairs]
     return torch.autograd.grad([y for y, _ in pairs], wrt, given, allow_unused=True, retain_graph=True)
 
 
@@ -362,12 +417,16 @@ def _named(module: torch.nn.Module, kind: str) -> Iterator[tuple[str, torch.Tens
 
 
 def _to_double(module: torch.nn.Module) -> None:
-    """Parameters, buffers, and plain tensor attributes, also those in lists, tuples and dicts."""
-    module.double()
+    """Parameters, buffers, and plain tensor attributes."""
+    _map_tensors(module.double(), lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
 
-    def raised(value: Any) -> Any:
+
+def _map_tensors(module: torch.nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Plain tensor attributes of every submodule, also those in lists, tuples and dicts."""
+
+    def changed(value: Any) -> Any:
         if isinstance(value, torch.Tensor) and not isinstance(value, torch.nn.Parameter):
-            return value.double() if value.is_floating_point() else value
+            return change(value)
         return value
 
     for child in module.modules():
@@ -375,17 +434,17 @@ def _to_double(module: torch.nn.Module) -> None:
             if name.startswith("_") or isinstance(value, torch.nn.Module):
                 continue
             if isinstance(value, torch.Tensor):
-                vars(child)[name] = raised(value)
+                vars(child)[name] = changed(value)
             elif type(value) in (list, tuple, dict):
-                vars(child)[name] = pytree.tree_map(raised, value)
+                vars(child)[name] = pytree.tree_map(changed, value)
 
 
 @contextlib.contextmanager
 def _settings(runner: TorchRunner) -> Iterator[None]:
-    if runner.dtype != "float64":
-        with eager_control_flow():
+    with eager_control_flow(), torch_settings(runner.device, runner._recurrent):
+        if runner.dtype != "float64":
             yield
-        return
-    own = getattr(torch, runner.own)
-    with eager_control_flow(), torch_dtype_limits_of(own), Float64Mode(own):
-        yield
+            return
+        own = getattr(torch, runner.own)
+        with torch_dtype_limits_of(own), Float64Mode(own):
+            yield

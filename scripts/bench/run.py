@@ -4,6 +4,7 @@ process.
     python scripts/bench/run.py                     all models
     python scripts/bench/run.py resnet50 --batch 8  one, with another batch
     python scripts/bench/run.py --json bench.json   the figures as data
+    python scripts/bench/run.py --check             what the check itself costs, instead (check_cost.py)
 
 conversion  seconds of capture / passes / emit; the ratio to torch.export of both modes plus Keras' own layer building
 memory      peak resident memory added by the conversion, as a multiple of the weights
@@ -31,6 +32,7 @@ from typing import Any
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import check_cost
 import keras
 import numpy as np
 import tensorflow as tf
@@ -159,7 +161,10 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--json")
+    parser.add_argument("--check", action="store_true", help="what the check itself costs, instead")
     options = parser.parse_args()
+    if options.check:
+        return check_cost.main(["--rounds", str(options.rounds), *(["--json", options.json] if options.json else [])])
     unknown = [m for m in options.models if m not in MODELS]
     if unknown:
         parser.error(f"no such model: {', '.join(unknown)}; there are {', '.join(MODELS)}")

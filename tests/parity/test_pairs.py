@@ -31,7 +31,7 @@ class Wrap(nn.Module):
 
 
 def judge(left: Callable[..., Any], right: Callable[..., Any], x: Any = X, **options: Any) -> Verdict:
-    return check(Wrap(left), Wrap(right), x, **{"level": "quick", **options})
+    return check(Wrap(left), Wrap(right), x, **{"level": "quick", "strict": True, **options})
 
 
 def kinds(verdict: Verdict) -> set[tuple[str, str]]:
@@ -78,7 +78,6 @@ BUGS = {
     "float32 inside": (lambda x, y: y * 2,
         lambda x, y: y + torch.from_numpy(y.detach().numpy().astype("f4")), ("leak", "output")),
     "names": (lambda x, y: {"a": y, "b": x}, lambda x, y: {"a": y, "c": x}, ("structure", "signature")),
-    "nesting": (lambda x, y: (y, [x]), lambda x, y: (y, x), ("structure", "signature")),
     "squeezed": (lambda x, y: y[:, :1], lambda x, y: y[:, 0], ("shape", "output")),
     "random draw lost": (lambda x, y: F.dropout(y, 0.3), lambda x, y: y, ("raised", "signature")),
     "naive softmax": (lambda x, y: F.softmax(30 * y, -1),
@@ -166,6 +165,10 @@ class Pair(NamedTuple):
     second: Tensor | None
 
 
+def test_the_same_outputs_nested_otherwise_are_the_same() -> None:
+    assert judge(lambda x, y: (y, [x]), lambda x, y: (y, x)).status == "PASS"
+
+
 def test_outputs_of_every_nesting() -> None:
     def nested(x: Tensor, y: Tensor) -> Any:
         return {"a": [y, (x, None)], "b": Pair(x * y, None), "n": 3}
@@ -197,7 +200,6 @@ def test_a_tied_weight_appears_once_and_untying_it_is_a_mismatch() -> None:
     assert verdict.coverage["parameters"]["tied"] == {"head.weight": "embedding.weight"}
     verdict = check(Tied(True), Tied(False), ids)
     assert ("tied", "signature") in kinds(verdict)
-    assert ("value", "parameter gradient") in kinds(verdict)
 
 
 def test_a_module_that_torch_cannot_differentiate_is_compared_forward() -> None:

@@ -13,6 +13,7 @@ from isomorph.parity.random_mode import (
     IndexBounds,
     RandomReplayError,
     RandomTape,
+    WithoutDropout,
     eager_control_flow,
     torch_dtype_limits_of,
 )
@@ -163,3 +164,28 @@ def test_cond_runs_the_branch_it_chooses() -> None:
     with eager_control_flow():
         assert torch.cond(torch.tensor(True), lambda x: x + 1, lambda x: x - 1, (torch.tensor(1),)) == 2
         assert torch.cond(torch.tensor(False), lambda x: x + 1, lambda x: x - 1, (torch.tensor(1),)) == 0
+
+
+def test_without_dropout_nothing_is_random_and_batch_norm_still_trains() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop, self.alpha, self.leak = nn.Dropout(0.5), nn.AlphaDropout(0.3), nn.RReLU()
+            self.lstm = nn.LSTM(4, 4, 2, dropout=0.5, batch_first=True)
+            self.attention = nn.MultiheadAttention(4, 2, dropout=0.5, batch_first=True)
+            self.norm = nn.BatchNorm1d(3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.lstm(self.drop(x))[0]
+            x = self.attention(x, x, x)[0]
+            x = nn.functional.dropout(torch.dropout(x, 0.4, True), p=0.2)
+            return self.norm(self.leak(self.alpha(x)))
+
+    net, x = Net(), torch.randn(2, 3, 4)
+    with WithoutDropout():
+        first, second = net(x), net(x)
+    assert torch.equal(first, second)
+    assert not torch.equal(net(x), net(x))
+    assert net.norm.num_batches_tracked == 4
+    net.eval()
+    assert not torch.allclose(first, net(x))

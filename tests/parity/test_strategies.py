@@ -14,7 +14,6 @@ from isomorph.parity.strategies import (
     evaluate_dim,
     materialise,
     plan,
-    round_to,
     solve_sizes,
     spec_of,
 )
@@ -67,34 +66,6 @@ def test_dim_expressions_that_are_none() -> None:
         evaluate_dim("t", {"s": 3})
 
 
-@pytest.mark.parametrize("distribution", strategies.DISTRIBUTIONS)
-@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
-def test_floats_are_finite_rounded_and_replayable(distribution: str, dtype: str) -> None:
-    contract = Contract((InputSpec("x", dtype, (4, 6)), InputSpec("y", dtype, ())))
-    case = Case(distribution, 3)
-    first, again = materialise(contract, case), materialise(contract, case)
-    for a, b in zip(first, again, strict=True):
-        assert np.array_equal(a, b)
-        assert np.isfinite(a).all()
-        assert np.array_equal(round_to(a, dtype), a)
-        assert a.dtype == (np.float64 if dtype == "float64" else np.float32)
-
-
-def test_what_the_distributions_are_for() -> None:
-    rng = np.random.default_rng(0)
-    mixed = strategies.draw("mixed", rng, (40, 40))
-    assert (mixed == 0).mean() > 0.05
-    assert np.unique(mixed).size < mixed.size * 0.95  # ties
-    grid = strategies.draw("grid", rng, (40, 40))
-    assert np.array_equal(grid * 2, np.round(grid * 2))
-    assert {-1.0, 0.0, 1.0} <= set(grid.ravel())
-    edge = strategies.draw("edge", rng, (200, 8))
-    assert (edge == 0).all(axis=1).any()
-    assert ((edge == edge[:, :1]).all(axis=1) & (edge != 0).all(axis=1)).any()
-    assert np.abs(edge).max() > 1000
-    assert np.abs(strategies.draw("large", rng, (100,))).max() > 10
-
-
 def test_integers_stay_in_the_table_or_in_the_examples_range() -> None:
     ids = np.array([[3, 7]], np.int64)
     table = Contract((spec_of("ids", "int64", (50, 20), ids, 11),))
@@ -108,6 +79,40 @@ def test_integers_stay_in_the_table_or_in_the_examples_range() -> None:
     )
 
 
+def test_both_ends_of_a_table_are_asked_for_in_every_draw() -> None:
+    table = Contract((spec_of("ids", "int64", (2, 5), np.array([[3, 7]], np.int64), 10_000),))
+    for seed in range(20):
+        (ids,) = materialise(table, Case("mixed", seed))
+        assert {0, 9_999} <= set(ids.ravel().tolist())
+        assert len(set(ids.ravel().tolist())) > 4
+
+
+def test_integers_follow_the_distribution_where_it_means_something() -> None:
+    table = Contract((spec_of("ids", "int64", (4, 25), np.array([[3, 7]], np.int64), 1000),))
+    kinds = {
+        kind: len(np.unique(materialise(table, Case(kind, 4))[0])) for kind in ("zeros", "constant", "ties", "normal")
+    }
+    assert kinds["zeros"] == kinds["constant"] == 1
+    assert kinds["ties"] == 2
+    assert kinds["normal"] > 50
+    assert not materialise(table, Case("zeros", 4))[0].any()
+
+
+def test_declared_ranges_narrow_what_is_drawn() -> None:
+    example = np.array([[0.25, 0.5]], np.float32)
+    spec = spec_of("pixels", "float32", (3, 50), example, None, values=(0.0, 255.0))
+    for distribution in strategies.DISTRIBUTIONS[:-1]:
+        (pixels,) = materialise(Contract((spec,)), Case(distribution, 1))
+        assert pixels.min() >= 0
+        assert pixels.max() <= 255
+    (pixels,) = materialise(Contract((spec,)), Case("normal", 1))
+    assert (pixels.min(), pixels.max()) == (0, 255)
+    assert 60 < np.median(pixels) < 190
+    ids = spec_of("ids", "int64", (50,), np.array([3, 7], np.int64), 11, values=(2.0, 99.0))
+    (drawn,) = materialise(Contract((ids,)), Case("normal", 0))
+    assert (drawn.min(), drawn.max()) == (2, 10)
+
+
 def test_masks_leave_no_row_without_a_position() -> None:
     ones = np.ones((2, 5), np.int64)
     drawn = materialise(Contract((spec_of("mask", "int64", (30, 5), ones, None),)), Case("normal", 0))[0]
@@ -117,6 +122,33 @@ def test_masks_leave_no_row_without_a_position() -> None:
     drawn = materialise(Contract((spec_of("padding", "bool", (30, 3), padding, None),)), Case("normal", 0))[0]
     assert not drawn[:, 0].any()
     assert drawn.any()
+
+
+def kind_of(mask: np.ndarray) -> str:
+    """What a 0/1 mask is."""
+    if mask.all():
+        return "full"
+    if not mask.any():
+        return "empty"
+    return "ragged" if (np.sort(mask, -1)[..., ::-1] == mask).all() else "random"
+
+
+def test_masks_are_full_ragged_random_and_empty_only_where_that_may_be() -> None:
+    led = Contract((spec_of("mask", "int64", (6, 9), np.ones((2, 5), np.int64), None),))
+    kinds = Counter(kind_of(materialise(led, Case("normal", seed))[0]) for seed in range(200))
+    assert set(kinds) == {"full", "ragged", "random"}
+    assert min(kinds.values()) >= 15
+    free = Contract((spec_of("flag", "bool", (6, 9), np.array([[True, False], [False, True]]), None),))
+    kinds = Counter(kind_of(materialise(free, Case("normal", seed))[0]) for seed in range(200))
+    assert set(kinds) == {"full", "ragged", "random", "empty"}
+
+
+def test_padding_masks_are_ragged_the_other_way_round() -> None:
+    """True for padding, as in torch: no row begins with it."""
+    padding = np.array([[False, False, True], [False, True, True]])
+    contract = Contract((spec_of("padding", "bool", (6, 9), padding, None),))
+    kinds = Counter(kind_of(~materialise(contract, Case("normal", seed))[0]) for seed in range(200))
+    assert set(kinds) == {"full", "ragged", "random"}
 
 
 def test_an_additive_mask_is_kept() -> None:

@@ -1,0 +1,1 @@
+"""What each kind of module gives under each mistake known of it; one file per family."""

@@ -1,0 +1,393 @@
+"""One examination of a pair: every stage in its order, and the verdict made of what they found.
+
+signature   names, shapes, dtypes, trainability and sharing of parameters; number and nesting of outputs
+structure   outputs, gradients and buffers in float64 on both sides, against the original's own conditioning
+precision   the same in the artifact's own dtype, against the original's own error; a stated budget if it is quantised
+special     NaN and infinities
+randomised  structure again with randomised weights, so that no initial value hides a bug
+steps       parameters and buffers after K steps of SGD with momentum and of Adam
+relations   the batch: rows do not influence each other, a batch equals its parts
+determinism each side against itself
+law         dropout: rate, scale, independence
+teeth       a planted error must be noticed, or the check proves nothing
+
+A failing example is shrunk; the module where the two models part is located, and likely causes are named (`explain`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from isomorph.parity import engine, strategies
+from isomorph.parity.compare import AGREES
+from isomorph.parity.covered import not_checked
+from isomorph.parity.determinism import judge_determinism
+from isomorph.parity.environment import environment
+from isomorph.parity.explain import Explanation, Found, explain
+from isomorph.parity.law import judge_dropout
+from isomorph.parity.ledger import WARNINGS_OF_OTHERS, Ledger
+from isomorph.parity.metamorphic import judge_relations
+from isomorph.parity.pair import Pair, line_of
+from isomorph.parity.randomise import randomise
+from isomorph.parity.runners.spec import WorkerError
+from isomorph.parity.settings import QUANTISED, Settings
+from isomorph.parity.signature import check_signature, describe_parameters
+from isomorph.parity.special import judge_special
+from isomorph.parity.stages import Example, compare_at_precision, compare_in_float64
+from isomorph.parity.teeth import bite
+from isomorph.parity.training import judge_steps
+from isomorph.parity.verdict import Case, Status, Verdict
+
+__all__ = ["Exam", "Report"]
+
+Report = Callable[[str, int, int], None]
+"""Told of progress: what is being done, how many of how many."""
+Key = tuple[str, str, str]  # kind, quantity, name
+Outcomes = dict[tuple[str, str], str]
+
+CONFIRMED = 3  # a mode is left after so many examples that failed in float64
+CONCLUSIVE_SHARE = 0.5  # of the outputs that could be judged; fewer, and nothing was compared
+RANDOMISED = {"eval": 3, "train": 2}
+QUANTITIES = {"signature": 0, "output": 1, "buffer": 2}
+
+
+class Exam:
+    """One call of `check`: the pair, the ledger, and what was covered."""
+
+    def __init__(self, settings: Settings, ledger: Ledger, report: Report | None = None) -> None:
+        self.settings, self.ledger = settings, ledger
+        self.coverage: dict[str, Any] = {}
+        self.cases: list[dict[str, Any]] = []
+        self.teeth: list[dict[str, Any]] = []
+        self.found: Found | None = None
+        self.explanation: Explanation | None = None
+        self.probe: Example | None = None  # a conclusive example that the self-test can use again
+        self.pair: Pair | None = None
+        self.start = time.perf_counter()
+        self.deadline = None if settings.budget is None else time.monotonic() + settings.budget
+        self._report = report or (lambda stage, done, total: None)
+        self._absent: dict[str, Any] = {}
+
+    # ------------------------------------------------------------------------------------------------ the stages
+    def run(self, pair: Pair) -> Verdict:
+        """Every stage. WorkerError: a worker process died."""
+        self.pair = pair
+        self._exact = pair.original64 is not None and pair.converted64 is not None
+        self._quantised = pair.converted.about().precision in QUANTISED
+        modes = self._modes(pair)
+        self._signature(pair)
+        for mode in modes:
+            self._explore(pair, mode)
+        clean = not self.ledger.mismatches
+        if clean and self.settings.how.rest:
+            self._stage("special values", judge_special, "eval" in modes)
+            self._stage("relations", judge_relations, "eval" in modes)
+            self._stage("determinism", judge_determinism)
+            if self._exact:
+                self._randomised(pair, modes)
+        if clean and self.settings.how.steps and "train" in modes and pair.backward:
+            self._stage("optimizer steps", judge_steps)
+        if clean and self.settings.how.draws and "train" in modes:
+            self._stage("dropout", judge_dropout)
+        self.ledger.settle()
+        if self.ledger.mismatches:
+            self._explain(pair)
+        else:
+            self._bite(pair)
+        return self._conclude()
+
+    def _modes(self, pair: Pair) -> list[str]:
+        """The modes that were asked for and that both models have."""
+        modes = []
+        for mode in self.settings.modes:
+            lacking = [side for side, r in (("first", pair.original), ("second", pair.converted))
+                       if mode not in r.about().modes]  # fmt: skip
+            if lacking:
+                self._not_checked(f"{mode} mode", f"the {' and the '.join(lacking)} model has none")
+            else:
+                modes.append(mode)
+        if self.settings.backward and not pair.backward:
+            for side, runner in (("first", pair.original), ("second", pair.converted)):
+                about = runner.about()
+                if not about.gradients:
+                    why = about.missing.get("gradients", f"{about.format} has none")
+                    self._not_checked("gradients", f"the {side} model gives none ({why})")
+        if self.settings.dtype != "own" and not self._exact:
+            self._not_checked("structure in float64", "one of the models cannot be run in float64")
+        return modes
+
+    def _signature(self, pair: Pair) -> None:
+        held = pair.converted.buffers()
+        state = (pair.original64 or pair.original).state()
+        self._absent = {name: state[name] for name in pair.original.buffers() if name not in held and name in state}
+        check_signature(pair.original, pair.converted, self.ledger)
+
+    def _stage(self, name: str, judge: Callable[[Pair, Ledger, dict[str, Any]], None], wanted: bool = True) -> None:
+        """A stage of its own file. One that cannot be done says so, and is no reason to fail."""
+        if not wanted or self.pair is None:
+            return
+        if self._late():
+            self._not_checked(name, self._spent)
+            return
+        self._report(name, 0, 0)
+        judge(self.pair, self.ledger, self.coverage)
+
+    # ------------------------------------------------------------------------------------------------ exploration
+    def _explore(self, pair: Pair, mode: str) -> None:
+        ran, total = 0, self.settings.count(mode)
+
+        def judge(case: Case) -> engine.Failure | None:
+            nonlocal ran
+            self._report(f"{mode} mode", ran, total)
+            ran += 1
+            return self._judge(pair, mode, case, self.ledger)
+
+        def confirm(case: Case) -> engine.Failure | None:
+            self._report(f"{mode} mode, shrinking", 0, 0)
+            return self._judge(pair, mode, case, None)
+
+        wanted = self.settings.explain and self.found is None
+        result = engine.explore(
+            pair.contract, judge, confirm=confirm, examples=total, failures=CONFIRMED,
+            seed=self.settings.seed + (mode == "train"), key=self._key(pair, mode), database=self.settings.database,
+            deadline=self.deadline, shrink_runs=self.settings.how.shrink if wanted else 0,
+        )  # fmt: skip
+        if result.exhausted:
+            self._not_checked(f"some examples in {mode} mode", self._spent)
+        if len(result.failures) >= CONFIRMED:
+            self.ledger.warn(f"{mode} mode was left after {CONFIRMED} failing examples")
+        if result.case is not None and wanted:
+            self.found = Found(mode, result.case, result.failures[0].key, result.shrink_runs)
+
+    def _judge(self, pair: Pair, mode: str, case: Case, record: Ledger | None) -> engine.Failure | None:
+        """One case through structure and precision: the first reason to reject it, or None. record: None while
+        shrinking, when nothing is counted."""
+        again, ledger = record is None, record or Ledger(self.ledger.strict)
+        example = pair.example(mode, case)
+        if example is None:
+            return None
+        if not again:
+            self.cases.append({"mode": mode, "case": example.case})
+            self._updated_but_absent(example)
+        outcomes: Outcomes = {}
+        if self._exact:
+            outcomes = self._float64(pair, example, ledger, again)
+        if self.settings.dtype != "float64" or not self._exact:
+            narrow = self._own(pair, example, ledger, outcomes)
+            outcomes |= {at: kind for at, kind in narrow.items() if kind not in AGREES or at not in outcomes}
+        key = first_failure(outcomes, ledger.strict)
+        return None if key is None else engine.Failure(key, example.case)
+
+    def _float64(self, pair: Pair, example: Example, ledger: Ledger, again: bool, stage: str = "structure") -> Outcomes:
+        converted = pair.converted64
+        if converted is None:
+            return {}
+        try:
+            outcomes = compare_in_float64(example, converted, ledger, stage)
+        except WorkerError:
+            raise
+        except Exception as error:  # any exception of the converted model is a finding
+            return self._raised(error, example, "float64", ledger)
+        self._keep_probe(example, outcomes, stage, again)
+        return outcomes
+
+    def _own(self, pair: Pair, example: Example, ledger: Ledger, known: Outcomes) -> Outcomes:
+        try:
+            if self._quantised:
+                from isomorph.parity.quantised import judge_quantised
+
+                return judge_quantised(pair, example, ledger)
+            outcomes = compare_at_precision(example, pair.converted, ledger, known)
+        except WorkerError:
+            raise
+        except Exception as error:
+            return self._raised(error, example, pair.own_dtype, ledger)
+        if not self._exact:
+            self._keep_probe(example, outcomes, "precision", False)
+        # one example is no evidence of imprecision: those are votes, and counted at the end
+        return {at: outcome for at, outcome in outcomes.items() if outcome not in ("precision", "imprecise")}
+
+    def _keep_probe(self, example: Example, outcomes: Outcomes, stage: str, again: bool) -> None:
+        judged = any(quantity == "output" and outcome == "equal" for (quantity, _), outcome in outcomes.items())
+        if self.probe is None and judged and not again and stage != "randomised":
+            self.probe = example if AGREES.issuperset(outcomes.values()) else None
+
+    def _raised(self, error: Exception, example: Example, dtype: str, ledger: Ledger) -> Outcomes:
+        kind = "random" if type(error).__name__ == "RandomSiteError" else "raised"
+        message = f"{line_of(error)} (in {dtype})"
+        ledger.reject(kind, "signature", "call", message, example.request.mode, example.case)
+        return {("signature", "call"): kind}
+
+    def _updated_but_absent(self, example: Example) -> None:
+        """A buffer that the converted model does not hold may be a constant of it, but not one that a run updates."""
+        for name, before in self._absent.items():
+            after = example.reference.buffers.get(name)
+            if after is None or np.array_equal(before, after, equal_nan=before.dtype.kind == "f"):
+                continue
+            message = "is updated by a run, and the converted model has no such buffer"
+            if self.ledger.strict:
+                self.ledger.reject("missing", "buffer", name, message, example.request.mode, example.case)
+            else:
+                self._not_checked(f"buffer {name}", f"it {message}")
+
+    def _randomised(self, pair: Pair, modes: list[str]) -> None:
+        """Weights moved off their values in both float64 copies, judged in float64 alone, and put back."""
+        double, converted = pair.original64, pair.converted64
+        if double is None or converted is None or self._late():
+            return
+        before = double.state()
+        state = randomise(before, double.parameters(), np.random.default_rng([self.settings.seed, 5]))
+        moved = replace(pair, original=double, own_dtype="float64")
+        held = converted.state()
+        try:
+            double.load(state)
+            converted.load({name: array for name, array in state.items() if name in held})
+            for mode in modes:
+                drawn = strategies.plan(pair.contract, RANDOMISED[mode], self.settings.seed + 1, mode, shapes=1)
+                for case in drawn:
+                    self._report("randomised weights", 0, 0)
+                    example = moved.example(mode, replace(case, weights="randomised"))
+                    if example is not None:
+                        self.cases.append({"mode": mode, "case": example.case})
+                        self._float64(moved, example, self.ledger, False, "randomised")
+            if self.ledger.mismatches:
+                self._explain(moved)  # while the weights are those that show it
+        finally:
+            double.load(before)
+            converted.load({name: array for name, array in before.items() if name in held})
+
+    # ------------------------------------------------------------------------------------------------ the end
+    def _bite(self, pair: Pair) -> None:
+        converted = pair.converted64 if self._exact else pair.converted
+        if self.probe is None or converted is None:
+            return
+        evidence = self.ledger.evidence("parameter gradient")
+        held = converted.state()
+        tested = [name for name, seen in evidence.items() if "equal" in seen and name in held]
+        self._report("self-test", 0, 0)
+        self.teeth = bite(converted, self._exact, self.probe, tested, self.settings.seed)
+
+    def _explain(self, pair: Pair) -> None:
+        if not self.settings.explain or self.explanation is not None:
+            return
+        self._report("explaining", 0, 0)
+        try:
+            self.explanation = explain(pair, self._exact, self.found, self.ledger, self.settings)
+        except WorkerError:
+            raise
+        except Exception as error:  # an explanation that fails must not hide the mismatch it was to explain
+            self._not_checked("explanation", line_of(error))
+
+    def _conclude(self) -> Verdict:
+        if self.ledger.mismatches:
+            return self.verdict("FAIL", "")
+        if not self.cases:
+            refused = self.pair.refused if self.pair else []
+            reason = refused[-1] if refused else "no example could be drawn"
+            if not refused and self.coverage.get("not_checked"):
+                said = (f"{what}: {why}" for what, why in self.coverage["not_checked"].items())
+                return self.verdict("NOTHING_COMPARED", "; ".join(said))
+            return self.verdict("ERROR", f"the original accepts no drawn input: {reason}")
+        if not any("equal" in seen for seen in self.ledger.evidence("output").values()):
+            return self.verdict("NOTHING_COMPARED", "every output is empty, zero or too ill-conditioned to judge")
+        counts = [c for c in self.ledger.checks if c.quantity == "output" and c.stage in ("structure", "precision")]
+        judged, unclear = sum(c.equal for c in counts), sum(c.inconclusive for c in counts)
+        if judged < CONCLUSIVE_SHARE * (judged + unclear):
+            reason = f"{unclear} of {judged + unclear} outputs were too ill-conditioned to judge"
+            return self.verdict("NOTHING_COMPARED", reason)
+        if self.teeth and not any(tooth["caught"] for tooth in self.teeth):
+            return self.verdict(
+                "NOTHING_COMPARED", "a planted error was not noticed: the check has no teeth here"
+            )
+        return self.verdict("PASS", "")
+
+    def verdict(self, status: Status, reason: str) -> Verdict:
+        """The verdict with all that was collected."""
+        self.ledger.settle()
+        ledger, coverage, pair = self.ledger, self.coverage, self.pair
+        settings = self.settings
+        coverage |= {
+            "reason": reason, "level": settings.level, "modes": list(settings.modes), "dtype": settings.dtype,
+            "own_dtype": pair.own_dtype if pair else "",
+            "cases": self.cases,
+            "sizes": [dict(sizes) for sizes in dict.fromkeys(item["case"].sizes for item in self.cases)],
+            "dims": _dims(self.cases),
+            "outputs": _tested(ledger.evidence("output")),
+            "inputs": _tested(ledger.evidence("input gradient")),
+            "untested_inputs": _untested(ledger.evidence("input gradient")),
+            "buffers": {"compared": sorted(ledger.evidence("buffer")), "absent": sorted(self._absent)},
+            "chaotic": _chaotic(ledger),
+            "excused": dict(ledger.kinds),
+            "teeth": self.teeth,
+            "refused": (pair.refused if pair else [])[:20],
+            "no_gradient": dict(pair.no_gradient) if pair else {},
+            "warnings": list(ledger.warnings),
+        }  # fmt: skip
+        coverage.setdefault("not_checked", {})
+        if pair is not None:
+            evidence = ledger.evidence("parameter gradient")
+            coverage["parameters"] = describe_parameters(pair.original, evidence, pair.backward)
+        coverage["seconds"] = round(time.perf_counter() - self.start, 3)
+        about = environment(pair.original, pair.converted) if pair else environment()
+        found = self.explanation
+        return Verdict(
+            status, ledger.checks, ledger.mismatches, coverage, settings.seed, about,
+            counterexample=found.counterexample if found else None, located=found.located if found else (),
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------------------------------------ small things
+    @property
+    def _spent(self) -> str:
+        return f"the budget of {self.settings.budget} s was spent"
+
+    def _late(self) -> bool:
+        return self.deadline is not None and time.monotonic() > self.deadline
+
+    def _not_checked(self, what: str, reason: str) -> None:
+        not_checked(self.coverage, what, reason)
+
+    def _key(self, pair: Pair, mode: str) -> bytes:
+        """What the example database files a failure under: the two models' signatures, not their weights."""
+        said = [mode, *(f"{spec.name}{spec.dtype}{spec.dims}" for spec in pair.contract.inputs)]
+        said += [pair.original.about().format, pair.converted.about().format]
+        said += [f"{name}{info.shape}" for name, info in pair.original.parameters().items()]
+        return b"isomorph:" + hashlib.sha256("\n".join(said).encode()).digest()
+
+
+def first_failure(outcomes: Mapping[tuple[str, str], str], strict: bool) -> Key | None:
+    """The first outcome that is a reason to reject: signature, outputs, buffers, then gradients."""
+    excused = AGREES if strict else AGREES | WARNINGS_OF_OTHERS
+    failing = [(kind, quantity, name) for (quantity, name), kind in outcomes.items() if kind not in excused]
+    return min(failing, key=lambda key: QUANTITIES.get(key[1], 3), default=None)
+
+
+def _tested(evidence: Any) -> list[str]:
+    return [name for name, seen in evidence.items() if seen & {"equal", "failed"}]
+
+
+def _untested(evidence: Any) -> list[str]:
+    return [name for name, seen in evidence.items() if seen == {"vacuous"}]
+
+
+def _chaotic(ledger: Ledger) -> list[str]:
+    return [
+        f"{quantity} {name}"
+        for quantity in ("output", "input gradient", "parameter gradient", "buffer")
+        for name, seen in ledger.evidence(quantity).items()
+        if "inconclusive" in seen and not seen & {"equal", "failed"}
+    ]
+
+
+def _dims(drawn: list[dict[str, Any]]) -> dict[str, list[int]]:
+    """Free axis -> the sizes it was given."""
+    sizes: dict[str, set[int]] = {}
+    for item in drawn:
+        for name, size in item["case"].sizes:
+            sizes.setdefault(name, set()).add(size)
+    return {name: sorted(found) for name, found in sizes.items()}

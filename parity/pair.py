@@ -1,0 +1,86 @@
+"""Both models, ready to be asked the same question in the same names and axis order: what every stage works on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from isomorph.parity import strategies
+from isomorph.parity.runners.base import Request, Runner
+from isomorph.parity.runners.spec import WorkerError
+from isomorph.parity.settings import Settings
+from isomorph.parity.stages import Example
+from isomorph.parity.strategies import Contract
+from isomorph.parity.tolerance import Array
+from isomorph.parity.verdict import Case
+
+__all__ = ["Pair"]
+
+
+@dataclass
+class Pair:
+    """The two models of a check.
+
+    original, converted: in their own dtype; `converted` answers in the original's names and axis order. original64,
+    converted64: the same in float64, None where the format has none. own_dtype: the original's floating dtype. backward:
+    whether gradients are compared. refused: what the original would not run, and why. no_gradient: mode -> why the
+    original cannot be differentiated in it. quiet: layers that drop or add noise are out of the way, as the converted
+    model cannot be given the original's random draws.
+    """
+
+    original: Runner
+    converted: Runner
+    original64: Runner | None
+    converted64: Runner | None
+    contract: Contract
+    own_dtype: str
+    settings: Settings
+    backward: bool = True
+    refused: list[str] = field(default_factory=list)
+    no_gradient: dict[str, str] = field(default_factory=dict)
+    quiet: bool = False
+
+    def example(self, mode: str, case: Case, backward: bool | None = None) -> Example | None:
+        """The case on the original, its random draws and cotangents recorded; None where it refuses.
+
+        Where it refuses it is asked with the example's integers, then with the example's sizes too. A module that
+        cannot be differentiated is compared forward only, and the verdict says so. backward: None for what `check` was
+        asked.
+        """
+        wanted = self.backward if backward is None else backward
+        tries = (
+            case,
+            replace(case, source="example"),
+            replace(case, sizes=self.contract.sizes),
+            replace(case, sizes=self.contract.sizes, source="example"),
+        )
+        for attempt in dict.fromkeys(tries):
+            example = self.ask(mode, attempt, strategies.materialise(self.contract, attempt), wanted)
+            if example is not None:
+                return example
+        return None
+
+    def ask(self, mode: str, case: Case, arrays: tuple[Array, ...], backward: bool = True) -> Example | None:
+        """The same for given input arrays; None where the original refuses them."""
+        double = self.original64 or self.original
+        for pull in (True, False) if backward else (False,):
+            request = Request(arrays, mode, pull, case.seed, dropout=not self.quiet)
+            try:
+                example = Example(self.original, double, case, request, self.own_dtype)
+                if example.response.draws and not self.quiet and not self.converted.about().replays:
+                    self.quiet = True  # the draws cannot be replayed: layers that drop are judged by their law
+                    return self.ask(mode, case, arrays, backward)
+            except WorkerError:
+                raise
+            except Exception as error:  # any exception of a foreign model: it refuses this input
+                self.refused.append(f"{mode}, {case}: {line_of(error)}")
+                continue
+            if pull != backward:
+                self.no_gradient[mode] = self.refused[-1]
+            return example
+        return None
+
+
+def line_of(error: BaseException) -> str:
+    """An exception's type and first line."""
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"[:300]

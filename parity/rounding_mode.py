@@ -1,0 +1,68 @@
+"""A dispatch mode that makes every arithmetic result of a program a little wrong, as another right program's would be.
+
+Perturbing inputs and parameters alone does not show what a program loses inside: the gradient of a saturated tanh is
+1 - y^2 with y rounded to within one ulp of 1, and any program that computes it so has that error, whatever the inputs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch._ops import HigherOrderOperator
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = ["RoundingMode"]
+
+# What gives some of its operands' elements as they are: no rounding, in any program.
+EXACT = frozenset({
+    "_to_copy", "abs", "amax", "amin", "cat", "ceil", "clamp", "clamp_max", "clamp_min", "clone",
+    "constant_pad_nd", "copy_", "detach", "embedding", "fill", "fill_", "flip", "floor", "gather", "hardtanh",
+    "im2col", "index", "index_put", "index_put_", "index_select", "leaky_relu", "lift_fresh", "masked_fill",
+    "masked_fill_", "max", "max_pool2d_with_indices", "maximum", "median", "min", "minimum", "neg", "new_zeros",
+    "nonzero", "pad", "relu", "relu_", "repeat", "roll", "round", "scatter", "select_backward",
+    "select_scatter", "sgn", "sign", "slice_backward", "slice_scatter", "sort", "split", "stack", "sub_mask",
+    "take", "threshold", "threshold_backward", "topk", "tril", "triu", "trunc", "unbind", "unfold", "where",
+    "zero_", "zeros_like",
+})  # fmt: skip
+
+
+class RoundingMode(TorchDispatchMode):
+    """Multiplies the floating results of arithmetic, forward and backward, by 1 +- delta with signs drawn from `seed`.
+
+    Views, copies, selections, factories and random draws stay exact.
+    """
+
+    supports_higher_order_operators = True
+
+    def __init__(self, delta: float, seed: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._delta = delta
+        self._generators: dict[torch.device, torch.Generator] = {}
+        self._seed = seed
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(func, HigherOrderOperator) or not _rounds(func):
+            return result
+        if not any(isinstance(a, torch.Tensor) and a.is_floating_point() for a in pytree.tree_leaves(args)):
+            return result
+        for tensor in pytree.tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tensor.layout == torch.strided:
+                self._move(tensor)
+        return result
+
+    def _move(self, tensor: torch.Tensor) -> None:
+        generator = self._generators.get(tensor.device)
+        if generator is None:
+            generator = self._generators[tensor.device] = torch.Generator(tensor.device).manual_seed(self._seed)
+        sign = torch.randint(0, 2, tensor.shape, generator=generator, device=tensor.device).to(tensor.dtype)
+        tensor.mul_(1 + self._delta * (2 * sign - 1))
+
+
+def _rounds(func: Any) -> bool:
+    if torch.Tag.nondeterministic_seeded in func.tags or str(func).split(".")[1] in EXACT:
+        return False
+    # a view: its result is another tensor's memory, and is not written to
+    return not any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)

@@ -1,0 +1,71 @@
+"""The self-test: a planted error must be noticed, or the check proves nothing. numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from isomorph.parity.compare import AGREES
+from isomorph.parity.ledger import Ledger
+from isomorph.parity.runners.base import Request, Responder, Response, Runner
+from isomorph.parity.stages import Example, compare_at_precision, compare_in_float64
+
+__all__ = ["bite"]
+
+TEETH = 3
+BITE = 1e-3  # the relative size of the planted error
+Outcomes = dict[tuple[str, str], str]
+
+
+def bite(
+    converted: Runner, exact: bool, probe: Example, tested: list[str], seed: int, size: float = BITE
+) -> list[dict[str, Any]]:
+    """Perturb up to three of the tested parameters in the converted model, one by one, and judge `probe` again.
+
+    exact: whether `converted` is the float64 one. probe: an example on which the models agreed. tested: parameters
+    that received a gradient comparison; without any the converted model is given slightly other inputs instead.
+    Returns one record per planted error: {"parameter", "relative_size", "caught"}.
+    """
+    probe.near = None
+    if not tested:
+        if not any(array.dtype.kind == "f" for array in probe.request.inputs):
+            return []
+        caught = _noticed(probe, _Bitten(converted, size), exact)
+        return [{"parameter": None, "relative_size": size, "caught": caught}]
+    rng = np.random.default_rng([seed, 9])
+    state = converted.state()
+    found = []
+    for name in list(dict.fromkeys([tested[0], tested[-1], str(rng.choice(tested, 1)[0])]))[:TEETH]:
+        value = np.asarray(state[name])
+        step = size * max(float(np.sqrt(np.mean(np.square(value, dtype=np.float64)))) if value.size else 0.0, size)
+        try:
+            converted.load({name: value + (step * rng.choice([-1.0, 1.0], value.shape)).astype(value.dtype)})
+            caught = _noticed(probe, converted, exact)
+        finally:
+            converted.load({name: value})
+        found.append({"parameter": name, "relative_size": size, "caught": caught})
+    return found
+
+
+def _noticed(probe: Example, converted: Responder, exact: bool) -> bool:
+    judge: Callable[[], Outcomes] = (
+        (lambda: compare_in_float64(probe, converted, Ledger(), retest=False))
+        if exact
+        else (lambda: compare_at_precision(probe, converted, Ledger(), {}))
+    )
+    return not AGREES.issuperset(judge().values())
+
+
+class _Bitten:
+    """A runner that answers for inputs a little off those that it is asked about."""
+
+    def __init__(self, inner: Responder, size: float) -> None:
+        self._inner, self._size = inner, size
+
+    def respond(self, request: Request) -> Response:
+        """The inner runner's response to float inputs a thousandth larger."""
+        moved = tuple(a * a.dtype.type(1 + self._size) if a.dtype.kind == "f" else a for a in request.inputs)
+        return self._inner.respond(replace(request, inputs=moved))

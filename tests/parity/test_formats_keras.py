@@ -1,0 +1,291 @@
+"""Keras models that isomorph did not write, and conversions that were saved, as runners."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import torch
+from keras import ops
+from torch import nn
+
+import isomorph
+from isomorph.convert.conversion import load
+from isomorph.convert.errors import UnsupportedError, UsageError
+from isomorph.convert.keras_dtype import with_dtype
+from isomorph.parity.runners.base import Perturbation, Request
+from isomorph.parity.runners.keras_model import is_conversion, open_conversion, open_keras
+from isomorph.parity.runners.spec import ModelSpec
+from isomorph.parity.runners.torch_runner import TorchRunner, example_leaves
+from tests.parity.formats import gradients_are_right, keeps_protocol, largest, same
+from tests.parity.twin import TwinConversion, make_net
+
+IMAGE = np.random.default_rng(0).standard_normal((2, 6, 6, 3)).astype(np.float32)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Scaled(keras.layers.Layer):
+    """A registered layer with a variable and a default dtype inside `call`."""
+
+    def build(self, shape: Any) -> None:
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="ones", name="scale")
+
+    def call(self, x: Any) -> Any:
+        return x * self.scale * ops.ones((1,)) * 0.1
+
+
+def functional(dropout: float = 0.0, shared: bool = True) -> keras.Model:
+    """Two inputs by name, a nested model, a layer used in it and outside, two outputs by name."""
+    keras.utils.set_random_seed(1)
+    image, ids = keras.Input((6, 6, 3), name="image"), keras.Input((4,), dtype="int32", name="ids")
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3, activation="tanh")(image))
+    x = keras.layers.Dropout(dropout)(keras.layers.GlobalAveragePooling2D()(x))
+    dense, inner = keras.layers.Dense(4), keras.Input((4,))
+    nested = keras.Model(inner, Scaled()(dense(inner)), name="nested")
+    again = dense if shared else keras.layers.Dense(4)
+    words = keras.layers.LSTM(4)(keras.layers.Embedding(17, 4)(ids))
+    return keras.Model({"image": image, "ids": ids}, {"b": again(nested(x)), "a": words})
+
+
+def test_a_functional_model_answers_in_its_own_names_and_layout() -> None:
+    model = functional()
+    opened = open_keras(ModelSpec(model))
+    runner, about = opened.runner, opened.runner.about()
+    assert (about.format, about.mapped, about.replays, about.gradients, about.float64) == ("keras", False, False, True, True)
+    assert [(p.name, p.dtype, p.dims) for p in about.inputs] == [
+        ("ids", "int32", ("batch", 4)),
+        ("image", "float32", ("batch", 6, 6, 3)),
+    ]
+    assert runner.index_bounds() == {"ids": 17}
+    assert opened.example is not None
+    keeps_protocol(runner, opened.example)
+    ids = np.array([[1, 2, 3, 16]] * 2, np.int32)
+    for mode in ("eval", "train"):
+        response = runner.respond(Request((ids, IMAGE), mode))
+        expected = model({"image": IMAGE, "ids": ids}, training=False)
+        assert response.structure == {"a": 0, "b": 1}
+        if mode == "eval":
+            assert np.array_equal(response.outputs[0], expected["a"])
+            assert np.array_equal(response.outputs[1], expected["b"])
+    assert set(runner.parameters()) == {v.path for v in model.trainable_variables}  # the shared layer once
+    assert set(runner.buffers()) == {"batch_normalization/moving_mean", "batch_normalization/moving_variance"}
+    before = runner.state()["batch_normalization/moving_mean"]
+    assert not np.array_equal(response.buffers["batch_normalization/moving_mean"], before)
+
+
+def test_its_float64_twin_is_really_float64() -> None:
+    opened = open_keras(ModelSpec(functional()))
+    assert opened.example is not None
+    wide = opened.runner.to_float64()
+    for mode in ("eval", "train"):
+        gradients_are_right(wide, opened.example, mode)
+    assert set(wide.parameters()) == set(opened.runner.parameters())
+    assert {str(a.dtype) for a in wide.state().values()} == {"float64"}
+    assert wide.about().precision == "float64"
+
+
+def test_the_twin_agrees_with_torch_in_float64() -> None:
+    """The error a float32 leak would leave is 1e-8; Keras' own layers leave none."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.LayerNorm(6), nn.Linear(6, 2), nn.Softmax(-1))
+    model = keras.Sequential(
+        [
+            keras.Input((5,)), keras.layers.Dense(6, "tanh"), keras.layers.LayerNormalization(epsilon=1e-5),
+            keras.layers.Dense(2, "softmax"),
+        ]
+    )  # fmt: skip
+    arrays = [p.detach().numpy() for p in net.parameters()]
+    for variable, array in zip(model.variables, arrays, strict=True):
+        variable.assign(array.T)
+    x = np.random.default_rng(1).standard_normal((3, 5)).astype(np.float32)
+    ours = open_keras(ModelSpec(model)).runner.to_float64().respond(Request((x,), "eval"))
+    theirs = TorchRunner(net, example_leaves(torch.from_numpy(x)), ("x",)).to_float64()
+    expected = theirs.respond(Request((x,), "eval", cotangents=ours.cotangents))
+    assert np.max(np.abs(ours.outputs[0] - expected.outputs[0])) < 1e-14
+    assert np.max(np.abs(ours.input_gradients[next(iter(ours.input_gradients))] - expected.input_gradients["x"])) < 1e-14
+
+
+def test_dropout_draws_from_the_seed_and_can_be_switched_off() -> None:
+    model = functional(dropout=0.5)
+    opened = open_keras(ModelSpec(model))
+    runner, example = opened.runner, opened.example
+    assert example is not None
+    keeps_protocol(runner, example)
+    one, two = (runner.respond(Request(example, "train", seed=seed)) for seed in (1, 2))
+    assert not np.array_equal(one.outputs[1], two.outputs[1])
+    off = runner.respond(Request(example, "train", seed=1, dropout=False))
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+    without = runner.respond(Request(example, "train", seed=1))
+    assert np.array_equal(off.outputs[1], without.outputs[1])  # batch statistics, and nothing dropped
+    assert not np.array_equal(off.outputs[1], runner.respond(Request(example, "eval")).outputs[1])
+
+
+class Subclassed(keras.Model):
+    """Two arguments, unnamed sublayers, an output that nests; not registered with Keras."""
+
+    def __init__(self, width: int = 3, **config: Any) -> None:
+        super().__init__(**config)
+        self.blocks = [keras.layers.Dense(width), keras.layers.Dense(width, lambda x: x * 2)]
+        self.norm = keras.layers.BatchNormalization()
+
+    def call(self, x: Any, y: Any, training: bool = False) -> Any:
+        h = self.norm(self.blocks[0](x), training=training)
+        return {"h": h, "rest": (self.blocks[1](h), ops.sum(y))}
+
+
+def test_a_subclassed_model_is_described_by_its_example() -> None:
+    example = (np.ones((4, 5), np.float32) * np.arange(5, dtype=np.float32), np.ones((4, 2), np.float32))
+    opened = open_keras(ModelSpec(Subclassed(), example=example))
+    assert [(p.name, p.dims) for p in opened.runner.about().inputs] == [("x", (4, 5)), ("y", (4, 2))]
+    response = opened.runner.respond(Request(example, "eval"))
+    assert response.structure == {"h": 0, "rest": [1, 2]}
+    keeps_protocol(opened.runner, example)
+    gradients_are_right(opened.runner.to_float64(), example, "train")
+
+
+def test_a_subclassed_model_is_described_by_texts() -> None:
+    opened = open_keras(ModelSpec(Subclassed(), inputs=("x=float32[b,5]", "y=float32[b,2]")))
+    assert [(p.name, p.dims) for p in opened.runner.about().inputs] == [("x", ("b", 5)), ("y", ("b", 2))]
+    with pytest.raises(UsageError, match="does not say its inputs"):
+        open_keras(ModelSpec(Subclassed()))
+
+
+def test_a_mixed_policy_is_narrow_and_its_twin_is_not() -> None:
+    dense = keras.layers.Dense(3, dtype="mixed_float16")
+    model = keras.Sequential([keras.Input((4,)), dense])
+    runner = open_keras(ModelSpec(model)).runner
+    assert runner.about().precision == "float16"
+    x = np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)
+    narrow, wide = runner.respond(Request((x,), "eval")), runner.to_float64().respond(Request((x,), "eval"))
+    assert (narrow.dtypes, wide.dtypes) == (("float16",), ("float64",))
+    exact = x.astype(float) @ np.asarray(dense.kernel, float) + np.asarray(dense.bias, float)
+    assert np.max(np.abs(wide.outputs[0] - exact)) < 1e-14
+    assert 0 < np.max(np.abs(narrow.outputs[0] - exact)) < 1e-2
+
+
+def test_what_cannot_be_rebuilt_has_no_float64_and_says_why() -> None:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Lambda(lambda x: x * 2)])
+    runner = open_keras(ModelSpec(model)).runner
+    assert not runner.about().float64
+    assert "lambda" in runner.about().missing["float64"].lower()
+    with pytest.raises(UnsupportedError, match="float64"):
+        runner.to_float64()
+
+
+def test_a_frozen_layer_is_no_parameter_of_the_optimiser() -> None:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, trainable=False), keras.layers.Dense(2)])
+    for runner in (open_keras(ModelSpec(model)).runner, open_keras(ModelSpec(model)).runner.to_float64()):
+        assert [info.trainable for info in runner.parameters().values()] == [False, False, True, True]
+        gradients = runner.respond(Request((np.ones((2, 4), np.float32),), "eval")).parameter_gradients
+        assert len(gradients) == 2
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_file_is_the_model_that_was_saved(tmp_path: Path, suffix: str) -> None:
+    model, path = functional(shared=False), str(tmp_path / f"model{suffix}")
+    model.save(path)
+    assert not is_conversion(path)
+    opened = open_keras(ModelSpec(path))
+    assert opened.example is not None
+    assert same(opened.runner.respond(Request(opened.example, "eval")),
+                open_keras(ModelSpec(model)).runner.respond(Request(opened.example, "eval")))  # fmt: skip
+
+
+@pytest.mark.parametrize("content", [b"", b"PK no archive"])
+def test_a_damaged_file_is_one_clear_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.keras"
+    with pytest.raises(UsageError, match="no such file"):
+        open_keras(ModelSpec(str(path)))
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="Keras cannot load it") as caught:
+        open_keras(ModelSpec(str(path)))
+    assert "\n" not in str(caught.value)
+
+
+# -------------------------------------------------------------------------------------------------------- conversions
+class Net(nn.Module):
+    """Random sites in a Dropout and in attention, a folded constant, a recurrent layer, train-mode statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.drop = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Dropout(0.3)
+        self.attend = nn.MultiheadAttention(6, 2, dropout=0.2, batch_first=True)
+        self.recur, self.head = nn.GRU(6, 5, batch_first=True), nn.LayerNorm(5)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = self.drop(torch.relu(self.norm(self.conv(x)))).flatten(2).transpose(1, 2)
+        x, _ = self.attend(x, x, x, need_weights=False)
+        x, _ = self.recur(x)
+        return {"y": self.head(x) * torch.sin(torch.arange(x.shape[-1]) * 0.1)}
+
+
+def test_a_saved_conversion_is_the_original_in_both_dtypes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, x = Net(), torch.randn(2, 3, 4, 4)
+    path = str(tmp_path / "net.keras")
+    isomorph.to_keras(net, (x,)).save(path)
+    assert is_conversion(path)
+    opened = open_keras(ModelSpec(path))  # sees whose file it is
+    about = opened.runner.about()
+    assert (about.mapped, about.replays, about.sizes) == (True, True, {"b": (1, None)})
+    assert opened.example is not None
+    keeps_protocol(opened.runner, opened.example)
+    own = TorchRunner(net, example_leaves(x), ("x",))
+    for mode in ("eval", "train"):
+        recorded = own.respond(Request((x.numpy(),), mode))
+        request = Request(
+            (x.numpy(),), mode, cotangents=recorded.cotangents, draws=recorded.draws, structure=recorded.structure
+        )
+        assert largest(recorded, opened.runner.respond(request)) < 1e-5
+        wide = opened.runner.to_float64().respond(request)
+        assert largest(own.to_float64().respond(request), wide) < 1e-13
+        assert {str(a.dtype) for a in wide.parameter_gradients.values()} == {"float64"}
+
+
+def test_a_loaded_conversion_can_be_cast_again_and_keeps_its_weights(tmp_path: Path) -> None:
+    conversion = isomorph.to_keras(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), (torch.randn(2, 4),))
+    conversion.save(tmp_path / "a.keras")
+    loaded = load(tmp_path / "a.keras")
+    wide = loaded.with_dtype("float64")
+    assert [p.dtype for p in (*wide.inputs, *wide.outputs)] == ["float64", "float64"]
+    assert {e.dtype for e in wide.weights} == {"float64"}
+    for name, value in conversion.pull().items():
+        assert torch.equal(wide.pull()[name], value.double())
+    loaded.weights[0].variable.assign(loaded.weights[0].variable + 1)
+    again = loaded.with_dtype("float64")
+    assert not np.array_equal(np.asarray(again.weights[0].variable), np.asarray(wide.weights[0].variable))
+
+
+def test_a_conversion_is_opened_as_an_object() -> None:
+    twin = TwinConversion(make_net(), "")
+    opened = open_conversion(ModelSpec(twin, example=torch.randn(2, 3, 5, 4)))
+    assert opened.example is not None
+    assert opened.example[0].shape == (2, 3, 5, 4)  # torch's axis order
+    response = opened.runner.respond(Request(opened.example, "train", seed=4))  # draws its own dropout
+    assert response.draws == ()
+    assert same(response, opened.runner.respond(Request(opened.example, "train", seed=4)))
+
+
+def test_a_perturbed_conversion_moves_and_is_put_back() -> None:
+    opened = open_conversion(ModelSpec(TwinConversion(make_net(), ""), example=torch.randn(2, 3, 5, 4)))
+    assert opened.example is not None
+    before = opened.runner.state()
+    at_rest = opened.runner.respond(Request(opened.example, "eval", seed=4))
+    moves = [
+        opened.runner.respond(Request(opened.example, "eval", seed=4, perturbation=Perturbation(1e-3, 1, *which)))
+        for which in ((True, False), (False, True))
+    ]
+    assert all(0 < np.max(np.abs(m.outputs[0] - at_rest.outputs[0])) < 0.1 for m in moves)
+    assert all(np.array_equal(before[name], array) for name, array in opened.runner.state().items())
+
+
+def test_with_dtype_of_a_quantised_model_is_refused() -> None:
+    model = keras.Sequential([keras.Input((16,)), keras.layers.Dense(8)])
+    model.quantize("int8")
+    with pytest.raises(UnsupportedError, match="quantised"):
+        with_dtype(model, "float64")

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras.src.backend.common.dtypes import BIT64_TO_BIT32_DTYPE  # the one place where Keras narrows
-from keras.src.saving import serialization_lib
+from keras.src.saving.serialization_lib import ObjectSharingScope
 
 from .errors import UnsupportedError
 from .inputspec import FLOATS
@@ -28,9 +28,9 @@ def with_dtype(model: Any, dtype: str, build: Callable[[Any], Any] | None = None
     other variables than the model.
     """
     try:
-        with _shared_layers():
+        with ObjectSharingScope():
             config = _retyped(keras.saving.serialize_keras_object(model), dtype)
-        with default_dtype(dtype), serialization_lib.ObjectSharingScope():
+        with default_dtype(dtype), ObjectSharingScope():
             copy = keras.saving.deserialize_keras_object(config, custom_objects=_custom_objects(model))
             if build is not None and len(copy.variables) != len(model.variables):
                 build(copy)
@@ -68,24 +68,6 @@ def float64_kept() -> Iterator[None]:
         yield
     finally:
         BIT64_TO_BIT32_DTYPE.update(before)
-
-
-@contextlib.contextmanager
-def _shared_layers() -> Iterator[None]:
-    """While open, every serialised layer is marked with its identity, so that one that stands in several nested models
-    is one layer again. Keras' own marks do not reach into nested models, whose configs it copies."""
-    record = serialization_lib.record_object_after_serialization
-
-    def marked(obj: Any, config: dict[str, Any]) -> None:
-        record(obj, config)
-        if isinstance(obj, keras.layers.Layer):
-            config["shared_object_id"] = id(obj)
-
-    serialization_lib.record_object_after_serialization = marked
-    try:
-        yield
-    finally:
-        serialization_lib.record_object_after_serialization = record
 
 
 def _retyped(value: Any, dtype: str) -> Any:

@@ -49,8 +49,8 @@ class Plan:
     like: Case = field(default_factory=lambda: Case("normal", 0))
 
     def case(self, index: int, pick: Pick) -> Case:
-        """The case number `index`. In each stratum two cases are of the distribution it is named for, then two of any of
-        it, and so on: where only one or two are drawn they are the measured ones."""
+        """The case number `index`. Two cases of a stratum are of the distribution it is named for, then two of any in
+        it, and so on: where few are drawn they are the measured ones."""
         stratum = self.strata[index % len(self.strata)]
         others = STRATA[stratum]
         before = self.strata[: index % len(self.strata)].count(stratum)
@@ -84,11 +84,20 @@ def picks() -> SearchStrategy[Pick]:
     return mixed.map(lambda n: Pick((n >> 8) % SEEDS, (n >> 16) % 251, (n >> 20) % 241))
 
 
-def cases(contract: Contract, special: bool = False, weights: str = "own") -> SearchStrategy[Case]:
-    """Every case of a contract; shrinks towards small sizes, a simple distribution and seed 0. special: also NaN and
-    infinities."""
+def cases(
+    contract: Contract, special: bool = False, weights: str = "own", around: Case | None = None
+) -> SearchStrategy[Case]:
+    """Every case of a contract; shrinks towards small sizes, a simple distribution and seed 0.
+
+    special: also NaN and infinities. around: a case that is one of them, whatever its sizes are.
+    """
     names = DISTRIBUTIONS if special else FINITE
-    bounds = [*limits(contract).values(), (0, len(names) - 1), (0, 1), (0, LARGEST_SEED)]
+    known = dict(around.sizes) if around is not None else {}
+    bounds = [
+        (min(low, known.get(name, low)), max(high, known.get(name, high)))
+        for name, (low, high) in limits(contract).items()
+    ]
+    bounds += [(0, len(names) - 1), (0, 1), (0, LARGEST_SEED)]
     drawn = _tuples(bounds).map(lambda numbers: _case(contract, numbers, weights))
     return drawn.filter(lambda case: possible(contract, case.sizes))
 

@@ -79,10 +79,11 @@ def _check(
         count("start", 0, 0)
         from .check import examine
         from .report.terminal import verdict_page
-        from .reproduce import reproduce
 
         verdict = examine(original, converted, settings, count)
         if options.reproduce is not None and verdict.status == "FAIL":
+            from .reproduce import reproduce
+
             folder = reproduce(verdict, original, converted, settings, options.reproduce)
             verdict = replace(verdict, artifacts={**verdict.artifacts, "reproducer": str(folder)})
     document = {**verdict.to_dict(), "exit_code": verdict.exit_code, "summary": verdict.summary(),

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from isomorph.convert.errors import UnsupportedError, UsageError
+from isomorph.convert.errors import IsomorphError, UnsupportedError, UsageError
 from isomorph.parity import correspond, strategies
 from isomorph.parity.adapt import Adapted
 from isomorph.parity.ledger import Ledger
-from isomorph.parity.pair import Pair
+from isomorph.parity.pair import Pair, line_of
 from isomorph.parity.renamed import Renamed
-from isomorph.parity.runners.base import About, PortInfo, Runner
+from isomorph.parity.runners.base import About, PortInfo, Request, Runner
 from isomorph.parity.runners.open import open_runner
 from isomorph.parity.runners.spec import ModelSpec, Opened
 from isomorph.parity.settings import Settings
@@ -85,6 +85,7 @@ def _pair(
 ) -> Pair | None:
     about, there = first.runner.about(), second.runner.about()
     example = first.example
+    bounds = _bounds_of_indices(first.runner, example)
     if there.mapped and about.format in ("torch", "exported"):
         if not _same_ports(about, there, ledger):
             return None
@@ -103,7 +104,7 @@ def _pair(
         ports = runner.about().inputs
     if settings.strict is None:
         ledger.strict = there.mapped
-    contract = _contract(first, second, ports, example)
+    contract = _contract(first, second, ports, bounds)
     sides = first.runner, runner
     wide = [_double(side) if settings.dtype != "own" or side is first.runner else None for side in sides]
     if wide[0] is None and wide[1] is not None:
@@ -150,10 +151,9 @@ def _renamed(runner: Runner, about: About, there: About) -> Runner:
     return Renamed(runner, names)
 
 
-def _contract(first: Opened, second: Opened, ports: Sequence[PortInfo], example: tuple[Array, ...] | None) -> Contract:
-    """ports: the converted model's inputs, in the original's order and axis order."""
-    about, there = first.runner.about(), second.runner.about()
-    bounds = first.runner.index_bounds()
+def _contract(first: Opened, second: Opened, ports: Sequence[PortInfo], bounds: Mapping[str, int]) -> Contract:
+    """ports: the converted model's inputs, in the original's order and axis order. bounds: rows of what they index."""
+    about, there, example = first.runner.about(), second.runner.about(), first.example
     values = {**second.values, **first.values}
     dims = _dims(about, there, ports, example)
     specs = []
@@ -165,11 +165,30 @@ def _contract(first: Opened, second: Opened, ports: Sequence[PortInfo], example:
     return Contract(tuple(specs), sizes, _bounds(about.sizes, there.sizes))
 
 
+def _bounds_of_indices(runner: Runner, example: tuple[Array, ...] | None) -> Mapping[str, int]:
+    """Rows of the tables that the inputs index, seen by running the model on its example, which it must accept."""
+    about = runner.about()
+    try:
+        if example is not None and about.format not in ("torch", "exported"):
+            runner.respond(Request(example, about.modes[0], backward=False))
+        return runner.index_bounds()
+    except IsomorphError:
+        raise
+    except Exception as error:  # any exception of a foreign model
+        raise UsageError(f"the first model does not accept the example inputs: {line_of(error)}") from error
+
+
 def _dims(
     about: About, there: About, ports: Sequence[PortInfo], example: tuple[Array, ...] | None
 ) -> list[tuple[int | str, ...]]:
-    """An axis is free where both models leave it free. Unnamed free axes that are equal in the example are one."""
+    """An axis is free where both models leave it free. Unnamed free axes that are equal in the example are one. Of two
+    models that are known from an example alone, the axis that all inputs begin with is free: what the original does not
+    accept is not asked."""
     unnamed: dict[int, str] = {}
+    if about.format in NOMINAL and there.format in NOMINAL and example is not None:
+        lengths = {array.shape[0] if array.ndim else None for array in example}
+        if len(lengths) == 1 and None not in lengths and not any(isinstance(d, str) for p in ports for d in p.dims or ()):
+            return [("batch", *array.shape[1:]) for array in example]
 
     def dim(mine: int | str | None, other: int | str | None, axis: int, size: int | None) -> int | str:
         if about.format in NOMINAL and isinstance(mine, int):

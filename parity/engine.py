@@ -163,7 +163,7 @@ def minimal(
     with _no_litter():
         _remember(memory, KEY, contract, case)
         shrinking = settings(_QUIET, phases=[Phase.reuse, Phase.shrink], database=memory)
-        _ask(cases(contract, special, case.weights), trial.fails, shrinking, KEY, "")
+        _ask(cases(contract, special, case.weights, case), trial.fails, shrinking, KEY, "")
     best = trial.best
     if best is None:
         return Shrunk(case, trial.runs, not trial.note, trial.note)

@@ -241,13 +241,15 @@ class Exam:
         double, converted = pair.original64, pair.converted64
         if double is None or converted is None or self._late():
             return
-        before = double.state()
-        state = randomise(before, double.parameters(), np.random.default_rng([self.settings.seed, 5]))
-        moved = replace(pair, original=double, own_dtype="float64")
         held = converted.state()
+        before = {name: array for name, array in double.state().items() if name in held}
+        state = randomise(before, double.parameters(), np.random.default_rng([self.settings.seed, 5]))
+        if not state:
+            return self._not_checked("randomised weights", "the converted model has none that could be set")
+        moved = replace(pair, original=double, own_dtype="float64")
         try:
             double.load(state)
-            converted.load({name: array for name, array in state.items() if name in held})
+            converted.load(state)
             for mode in modes:
                 drawn = strategies.plan(pair.contract, RANDOMISED[mode], self.settings.seed + 1, mode, shapes=1)
                 for case in drawn:
@@ -260,7 +262,8 @@ class Exam:
                 self._explain(moved)  # while the weights are those that show it
         finally:
             double.load(before)
-            converted.load({name: array for name, array in before.items() if name in held})
+            converted.load(before)
+        return None
 
     # ------------------------------------------------------------------------------------------------ the end
     def _bite(self, pair: Pair) -> None:
@@ -291,8 +294,7 @@ class Exam:
             refused = self.pair.refused if self.pair else []
             reason = refused[-1] if refused else "no example could be drawn"
             if not refused and self.coverage.get("not_checked"):
-                said = (f"{what}: {why}" for what, why in self.coverage["not_checked"].items())
-                return self.verdict("NOTHING_COMPARED", "; ".join(said))
+                return self.verdict("NOTHING_COMPARED", "; ".join(self.coverage["not_checked"]))
             return self.verdict("ERROR", f"the original accepts no drawn input: {reason}")
         if not any("equal" in seen for seen in self.ledger.evidence("output").values()):
             return self.verdict("NOTHING_COMPARED", "every output is empty, zero or too ill-conditioned to judge")
@@ -313,7 +315,8 @@ class Exam:
         ledger, coverage, pair = self.ledger, self.coverage, self.pair
         settings = self.settings
         coverage |= {
-            "reason": reason, "level": settings.level, "modes": list(settings.modes), "dtype": settings.dtype,
+            "reason": reason, "level": settings.level, "modes": list(dict.fromkeys(item["mode"] for item in self.cases)),
+            "dtype": settings.dtype,
             "own_dtype": pair.own_dtype if pair else "",
             "cases": self.cases,
             "sizes": [dict(sizes) for sizes in dict.fromkeys(item["case"].sizes for item in self.cases)],
@@ -329,7 +332,7 @@ class Exam:
             "no_gradient": dict(pair.no_gradient) if pair else {},
             "warnings": list(ledger.warnings),
         }  # fmt: skip
-        coverage.setdefault("not_checked", {})
+        coverage.setdefault("not_checked", [])
         if pair is not None:
             evidence = ledger.evidence("parameter gradient")
             coverage["parameters"] = describe_parameters(pair.original, evidence, pair.backward)

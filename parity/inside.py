@@ -137,7 +137,6 @@ class Inside:
         named: dict[int, Sequence[Array]] = {}
         for index, place in self._places.items():
             named.update(dict.fromkeys(self.flow.outputs(index), self.there[place].outputs))
-        self._shelf = shelf
         return Standing(arrays, shelf, self._allowed(arrays, lambda flow, n: flow.value(n), 0.0), named, surely)
 
     def gradients(self) -> Standing:
@@ -148,18 +147,32 @@ class Inside:
             for place, gradient in enumerate((*call.output_gradients, *call.input_gradients)):
                 if gradient is not None:
                     shelf.add(index * PLACES + place, gradient)
-        named: dict[int, Sequence[Array]] = {}
-        for index, place in self._places.items():
-            call = self.there[place]
-            for numbers, values, found in (
-                (self.flow.outputs(index), call.outputs, call.output_gradients),
-                (self.flow.inputs(index), call.inputs, call.input_gradients),
-            ):
-                filled = [np.zeros(v.shape) if g is None else g for v, g in zip(values, found, strict=False)]
-                named.update(dict.fromkeys(numbers, filled))
-        self._shelf = shelf
+        named = self._gradients_by_value(arrays)
         floor = yardstick.FLOOR * max((yardstick.rms(a) for a in arrays.values()), default=0.0)
         return Standing(arrays, shelf, self._allowed(arrays, lambda flow, n: flow.gradient(n), floor), named, {})
+
+    def _gradients_by_value(self, arrays: Mapping[int, Array]) -> dict[int, Sequence[Array]]:
+        """Node -> the gradients of the converted model's arrays that have its value, or of its counterpart by path; zeros
+        where there is no gradient."""
+        values = self.values({})
+        named: dict[int, Sequence[Array]] = {}
+        for number, gradient in arrays.items():
+            hit = values.hit(number)
+            found = [self._gradient(label) for label in values.shelf.same(hit)] if hit is not None else []
+            if hit is None and self.flow.nodes[number].call in self._places:
+                call = self.there[self._places[self.flow.nodes[number].call]]
+                found = list(call.output_gradients if self.flow.nodes[number].output else call.input_gradients)
+            if found:
+                known = [g for g in found if g is not None and g.size == gradient.size]
+                named[number] = known or [np.zeros(gradient.shape)]
+        return named
+
+    def _gradient(self, label: int) -> Array | None:
+        """The gradient of an array that has a label on the shelf of values."""
+        call, place = self.there[label // PLACES], label % PLACES
+        count = len(call.outputs)
+        found = call.output_gradients[place:] if place < count else call.input_gradients[place - count :]
+        return found[0] if found else None
 
     def _allowed(
         self, arrays: Mapping[int, Array], read: Callable[[Flow, int], Array | None], floor: float
@@ -197,10 +210,12 @@ class Inside:
         """The difference, relative to scale, up to which two values of these runs are one."""
         return SHOWS["float64" if self._exact else self._example.own_dtype]
 
-    def shows(self, array: Array) -> bool:
-        """Whether the converted model's trace has this value, up to a little more than rounding."""
+    def shows(self, standing: Standing, array: Array) -> bool:
+        """Whether the converted model's trace has this value, up to a little more than rounding, where the original has
+        nothing like it."""
         base = canonical(array)
-        return self._shelf.find(base, self.unit * np.maximum(yardstick.scale_of(base), 1e-30)) is not None
+        allowed = self.unit * np.maximum(yardstick.scale_of(base), 1e-30)
+        return standing.shelf.find(base, allowed, standing.taken) is not None
 
     # --------------------------------------------------------------------------------------------------------- for a place
     def live(self, index: int) -> Any:

@@ -10,6 +10,7 @@ Names are not needed; where the converted model keeps the original's module path
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 
 import numpy as np
@@ -40,8 +41,9 @@ def locate(pair: Pair, example: Example) -> tuple[Located, ...]:
     for exact in (True, False):
         if exact and (pair.original64 is None or pair.converted64 is None):
             continue
-        inside = look_inside(pair, example, exact)
-        found = _forward(inside) or [*_buffers(inside), *_backward(inside)]
+        with np.errstate(all="ignore"):
+            inside = look_inside(pair, example, exact)
+            found = _forward(inside) or [*_buffers(inside), *_backward(inside)]
         if found:
             return tuple(found)
     return ()
@@ -84,6 +86,8 @@ def _cleared(inside: Inside, standing: Standing, number: int, absent: list[int])
         if absent or not flow.nodes[number].output or (not call.function and any(flow.children(flow.nodes[number].call))):
             break
         for source, place in flow.given(flow.nodes[number].call):
+            if source in flow.inputs(flow.root):  # given to both models
+                continue
             other = _instead(inside, standing, number, place) if source is not None else None
             if source is not None and other is not None:
                 standing.displace(source, other)
@@ -100,7 +104,7 @@ def _instead(inside: Inside, standing: Standing, number: int, place: int) -> Arr
     node = inside.flow.nodes[number]
     call, live = inside.flow.calls[node.call], inside.live(node.call)
     right = call.inputs[place]
-    if right.dtype.kind != "f" or right.size < 2:
+    if right.dtype.kind != "f" or right.size < 2 or _moves_only(right, call.outputs[node.position]):
         return None
     got = standing.wrong(number)
     for candidate in standing.others(right, TRIED):
@@ -108,11 +112,21 @@ def _instead(inside: Inside, standing: Standing, number: int, place: int) -> Arr
         if made is None:
             return None
         value = made[node.position] if node.position < len(made) else None
-        if value is None or not np.ptp(value) > 0 or not np.ptp(candidate) > 0 or alike(value, call.outputs[node.position], inside.unit) or standing.is_expected(value):
+        if value is None or _says_nothing(candidate, value) or standing.is_expected(value):
             continue
-        if (got is not None and alike(got, value, inside.unit)) or (value.size > 2 and inside.shows(value)):
+        if (got is not None and alike(got, value, inside.unit)) or (value.size > 2 and inside.shows(standing, value)):
             return candidate
     return None
+
+
+def _says_nothing(given: Array, made: Array) -> bool:
+    """Whether a call made what many calls would make of it: a constant, or what it was given."""
+    return not np.ptp(made) > 0 or not np.ptp(given) > 0 or _moves_only(given, made)
+
+
+def _moves_only(before: Array, after: Array) -> bool:
+    """Whether a call hands its input on, perhaps in another order: then nothing tells its fault from its input's."""
+    return before.size == after.size and alike(np.sort(np.ravel(before)), np.sort(np.ravel(after)), 1e-12)
 
 
 def _judged(flow: Flow, number: int) -> bool:
@@ -131,7 +145,7 @@ def _at(inside: Inside, standing: Standing, suspect: int, number: int, absent: S
     if flow.nodes[suspect].output:
         got = tuple(standing.wrong(n) if n == suspect else None for n in flow.outputs(index))
         causes = likely_causes(Fault(
-            call.kind, call.path, inside.mode, call.inputs, call.outputs, got, inside.shows, inside.live(index), inside.unit,
+            call.kind, call.path, inside.mode, call.inputs, call.outputs, got, partial(inside.shows, standing), inside.live(index), inside.unit,
         )) or inside.swapped_outputs(suspect)  # fmt: skip
     module, note = _owner(flow, suspect)
     notes = [note, inside.note]
@@ -212,7 +226,7 @@ def _backward(inside: Inside) -> list[Located]:
     got = standing.wrong(number)
     missing = got is None or not np.any(got)
     causes = (f"no gradient reaches {_what(flow, number)} (zero or missing path)",) if missing else likely_causes(
-        Fault("gradient", "", inside.mode, (), (expected,), (got,), inside.shows, None, inside.unit)
+        Fault("gradient", "", inside.mode, (), (expected,), (got,), partial(inside.shows, standing), None, inside.unit)
     )  # fmt: skip
     if own is not None and not causes:
         causes = own[1].causes

@@ -176,16 +176,18 @@ class _Matching:
 
     def _leading(self, name: str) -> WeightMatch | None:
         """The match of the weight that a bias belongs to."""
-        head, _, leaf = name.rpartition(".")
         if role(name) != "bias":
             return None
-        exact = f"{head}.{leaf.replace('bias', 'weight')}" if head else leaf.replace("bias", "weight")
-        if exact in self.all_a:
-            return self.found.matches.get(self.all_a[exact].tied or exact)
+        *module, leaf = tokens(name)
+        siblings = {tokens(n)[-1]: n for n in self.all_a if list(tokens(n)[:-1]) == module}
+        for word in ("weight", "kernel"):
+            exact = siblings.get(leaf.replace("bias", word))
+            if exact is not None:
+                return self.found.matches.get(self.all_a[exact].tied or exact)
         near = [
-            match
-            for other, match in self.found.matches.items()
-            if other.rpartition(".")[0] == head and len(squeezed(self.all_a[other].array.shape)) > 1
+            self.found.matches[other]
+            for other in siblings.values()
+            if other in self.found.matches and len(squeezed(self.all_a[other].array.shape)) > 1
         ]
         return near[0] if len(near) == 1 else None
 

@@ -22,6 +22,7 @@ __all__ = ["AGREE", "between", "common_mode", "match_by_running"]
 
 AGREE = 1e-2  # distance below which two answers are the same, whatever their rounding
 CANDIDATES = 48
+NOMINAL = frozenset({"torch", "function"})  # formats that declare the shapes of an example, which say nothing of layout
 
 Shape = tuple[int, ...]
 
@@ -30,19 +31,21 @@ def match_by_running(
     original: Runner, converted: Runner, example: Sequence[Array] | None, found: Correspondence
 ) -> Correspondence:
     """The axis orders of inputs and outputs, and which output is which. See `correspond.find`."""
-    ports = converted.about().inputs
-    dims = [ports[match.at].dims for match in found.inputs]
+    about = converted.about()
+    dims = [about.inputs[match.at].dims for match in found.inputs]
     if example is None:
         shapes = [
             tuple(dim if isinstance(dim, int) else -1 for dim in port.dims or ()) for port in original.about().inputs
         ]
         return _without_run(found, shapes, dims)
+    declared = [None if about.format in NOMINAL else known for known in dims]
     options = []
-    for match, array, known in zip(found.inputs, example, dims, strict=True):
+    for match, array, known in zip(found.inputs, example, declared, strict=True):
         fits = permutations(array.shape, known)
         if not fits:
             return _misfit(original, example, found, dims, match)
         options.append(_tier(fits, known))
+    doubt = any(known is not None and len(option) > 1 for known, option in zip(declared, options, strict=True))
     mode = common_mode(original, converted)
     answer = original.respond(Request(tuple(example), mode, False))
     tried, failures = [], []
@@ -57,7 +60,7 @@ def match_by_running(
             continue
         outputs, distance = _outputs(answer, got)
         tried.append((distance, inputs, outputs, got))
-        if distance <= AGREE and chosen == tuple(option[0] for option in options):
+        if len(tried) == 1 and not failures and (distance <= AGREE or not doubt):
             break
     if not tried:
         return _none_runs(example, found, dims, options, failures[0])
@@ -84,8 +87,8 @@ def _without_run(found: Correspondence, shapes: Sequence[Shape], dims: Sequence[
 def _tier(fits: list[Shape], dims: Dims) -> list[Shape]:
     """The orders worth trying: as it is; else channels moved; else all that fit.
 
-    Where the axes fit as they are, channels are still moved if that also fits and the models then agree: an image as
-    wide and high as it has channels, or a model that does not say what it takes.
+    Where the axes fit as they are, channels are still moved if that also fits and only then the models agree (an image
+    as wide and high as it has channels), or if a model that does not say what it takes does not run otherwise.
     """
     moves = [p for p in fits if p in channel_moves(len(p))]
     if fits[0] == tuple(range(len(fits[0]))):
@@ -173,7 +176,8 @@ def _misfit(
     shape, known = example[match.place].shape, dims[match.place]
     takes = [dim if isinstance(dim, int) else "any" for dim in known or ()]
     if len(takes) == len(shape):
-        for order in (tuple(range(len(shape))), *channel_moves(len(shape))):
+        orders = [tuple(range(len(shape))), *channel_moves(len(shape))]
+        for order in sorted(orders, key=lambda order: -_kept(shape, _wanted(shape, known, order))):
             resized = [np.resize(a, _wanted(a.shape, d, order)) for a, d in zip(example, dims, strict=True)]
             try:
                 original.respond(Request(tuple(resized), original.about().modes[0], False))
@@ -187,6 +191,10 @@ def _misfit(
             )
     message = f"shape {list(shape)} is for the original; the converted model takes {takes}"
     return replace(found, contradictions=(Contradiction("shape", f"input {match.original}", message),))
+
+
+def _kept(shape: Shape, wanted: Shape) -> int:
+    return sum(size == other for size, other in zip(shape, wanted, strict=True))
 
 
 def _wanted(shape: Shape, dims: Dims, order: Shape) -> Shape:

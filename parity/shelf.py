@@ -53,12 +53,17 @@ class Shelf:
             total, size = _sums(flat)
             self._items.setdefault(flat.size, []).append(_Item(label, flat, total, size))
 
-    def find(self, array: Array, allowed: Array) -> Hit | None:
-        """An array that equals this one within `allowed` (elementwise, same shape) in some order of its axes."""
+    def find(self, array: Array, allowed: Array, without: frozenset[int] = frozenset()) -> Hit | None:
+        """An array that equals this one within `allowed` (elementwise, same shape) in some order of its axes. without:
+        labels to leave out."""
         ref = _plain(array)
         total, size = _sums(np.ravel(ref))
         slack = float(np.sum(np.where(np.isfinite(ref), allowed, 0.0))) * (1 + 1e-9) + 1e-12 * size
-        close = [i for i in self._items.get(ref.size, ()) if abs(i.total - total) <= slack and abs(i.size - size) <= slack]
+        close = [
+            item
+            for item in self._items.get(ref.size, ())
+            if abs(item.total - total) <= slack and abs(item.size - size) <= slack and item.label not in without
+        ]
         if not close:
             return None
         for order in orders(ref.shape):

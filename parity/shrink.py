@@ -36,9 +36,9 @@ def shrink_arrays(
     """Simpler arrays of the same shapes and dtypes that still fail, and how many runs were used.
 
     arrays: they fail. fails: called at most `runs` times; its exceptions pass through. specs: of each array: where it
-    is at rest, its bounds, the dtype its floats are rounded to, and whether it is kept. deadline: of `time.monotonic()`;
-    no run is begun after it. Deterministic. 1-minimal if the runs suffice and no more than a few dozen elements matter: no single element can be put to rest, no value be made
-    simpler.
+    is at rest, its bounds, the dtype its floats are rounded to, and whether it is kept. deadline: of
+    `time.monotonic()`; no run is begun after it. Deterministic. 1-minimal if the runs suffice and no more than a few
+    dozen elements matter: no single element can be put to rest, no value be made simpler.
     """
     search = _Search(list(arrays), fails, runs, [_Kind.of(a, s) for a, s in _with_specs(arrays, specs)], deadline)
     search.rest_wholes()

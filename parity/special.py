@@ -6,7 +6,7 @@ input is drawn, too: then the receptive field, the row and the kind of value tel
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,9 +15,10 @@ import numpy as np
 from isomorph.parity import strategies
 from isomorph.parity.compare import Finding, canonical, compare_precision, compare_structure
 from isomorph.parity.covered import not_checked
+from isomorph.parity.flow import Flow, TracedCall
 from isomorph.parity.ledger import Ledger
 from isomorph.parity.pair import Pair, line_of
-from isomorph.parity.runners.base import ModuleTrace, Runner
+from isomorph.parity.runners.base import About, ModuleTrace, Runner
 from isomorph.parity.runners.spec import WorkerError
 from isomorph.parity.stages import Example
 from isomorph.parity.tolerance import ULP, Array
@@ -29,30 +30,74 @@ KINDS = {"NaN": np.nan, "+inf": np.inf, "-inf": -np.inf}
 
 @dataclass(frozen=True)
 class Limitation:
-    """What a target's kernels do with special values that no conversion can change.
+    """What a target's kernels do with NaN that no conversion can change.
 
-    format, environment: whose: a prefix of the runner's `About.format`, and names that its environment must have with
-    the values given (a prefix of them). device: on which ("" for all). calls: kinds of calls in the converted model's
-    trace. It is recognised by a call of such a kind that was given a NaN and lost it. reason, reference: what is known.
+    formats: of the runner (`About.format`). backend: its Keras backend, "" for any. device: a prefix of its device.
+    calls: kinds of calls in the converted model's trace, one of which must be seen to lose NaN in the way that `loses`
+    knows: (given, result) -> whether it did. reason: what is known. reference: where that can be looked up.
     """
 
     what: str
-    format: str
+    formats: tuple[str, ...]
+    backend: str
     device: str
     calls: tuple[str, ...]
+    loses: Callable[[Array, Array], bool]
     reason: str
     reference: str
 
+    def fits(self, about: About) -> bool:
+        """Whether it is about such a runner."""
+        backend = about.environment.get("keras_backend", self.backend)
+        right = not self.backend or backend == self.backend
+        return about.format in self.formats and right and about.device.startswith(self.device)
+
     def seen_in(self, trace: Sequence[ModuleTrace]) -> bool:
-        """Whether a call of its kind was given NaN and gave back fewer, beside its input, than it should have."""
-        return any(call.kind in self.calls and _loses_nan(call) for call in trace)
+        """Whether a call of its kind was given NaN and lost it."""
+        kinds = tuple(kind for call in self.calls for kind in (call, f"tf.{call}"))
+        return any(
+            self.loses(given, result)
+            for call, arrays in _with_inputs(trace)
+            if call.kind in kinds
+            for given in arrays
+            for result in call.outputs
+            if _nans(given) and result.dtype.kind == "f"
+        )
+
+
+def _swallowed(given: Array, result: Array) -> bool:
+    return not _nans(result)
+
+
+def _kept_alone(given: Array, result: Array) -> bool:
+    """What a NaN ought to spread over has none but that one."""
+    return given.shape == result.shape and given.shape[-1:] != (1,) and 0 < _nans(result) <= _nans(given)
 
 
 LIMITATIONS: tuple[Limitation, ...] = (
     Limitation(
-        "max pooling ignores NaN", "keras", "cpu", ("MaxPool", "MaxPool3D", "MaxPoolV2"),
-        "TensorFlow's CPU kernel takes the maximum of the values that are no NaN",
-        "tensorflow/core/kernels/maxpooling_op.cc",
+        "max pooling ignores NaN", ("keras", "saved_model"), "tensorflow", "cpu",
+        ("MaxPooling1D", "MaxPooling2D", "MaxPooling3D", "MaxPool", "MaxPool3D"), _swallowed,
+        "TensorFlow's CPU kernel takes the largest of the values that are no NaN, the lowest finite number if all are",
+        "tf.nn.max_pool, TensorFlow 2.21",
+    ),
+    Limitation(
+        "softmax in float32 keeps NaN to itself", ("keras", "saved_model"), "tensorflow", "cpu",
+        ("Softmax",), _kept_alone,
+        "oneDNN's kernel gives 0 for the rest of the row; with TF_ENABLE_ONEDNN_OPTS=0 the whole row is NaN",
+        "tf.nn.softmax, TensorFlow 2.21",
+    ),
+    Limitation(
+        "max pooling ignores NaN", ("litert",), "", "cpu", ("MAX_POOL_2D",), _swallowed,
+        "LiteRT's kernel takes the largest of the values that are no NaN, -inf if all are", "MAX_POOL_2D, LiteRT 2",
+    ),
+    Limitation(
+        "maximum over axes ignores NaN", ("litert",), "", "cpu", ("REDUCE_MAX", "REDUCE_MIN"), _swallowed,
+        "LiteRT's kernel compares, and no comparison with NaN holds", "REDUCE_MAX, LiteRT 2",
+    ),
+    Limitation(
+        "maximum over axes ignores NaN", ("onnx",), "", "cpu", ("ReduceMax", "ReduceMin"), _swallowed,
+        "ONNX Runtime's kernel compares, and no comparison with NaN holds", "ReduceMax, ONNX Runtime 1.2x",
     ),
 )  # fmt: skip
 
@@ -74,8 +119,8 @@ def judge_special(pair: Pair, ledger: Ledger, coverage: dict[str, Any]) -> None:
         said["elements"] += sum(int(np.sum(~np.isfinite(a))) for a in example.reference.outputs if a.dtype.kind == "f")
         _judge(pair, ledger, coverage, example, name, said)
     coverage["special"] = said
-    if not said["elements"]:
-        not_checked(coverage, "special values", "the original's outputs have none, or it refuses such inputs")
+    if not said["cases"]:
+        not_checked(coverage, "special values", "the original refuses them")
     return None
 
 
@@ -162,22 +207,22 @@ def _findings(example: Example, outputs: Sequence[Array], dtype: str, exact: boo
 
 
 def _limitation(runner: Runner, example: Example, finding: Finding, reference: Array, got: Array) -> Limitation | None:
-    """The entry that explains a difference: only NaN are lost, and its calls were seen to lose them."""
-    if finding.outcome not in ("nonfinite", "value", "integer") or reference.shape != got.shape:
-        return None
-    if finding.outcome != "integer" and not _only_nan(reference, got):
+    """The entry that explains a difference: only NaN are lost, and one of its calls was seen to lose them."""
+    if finding.outcome != "nonfinite" or not _only_nan(reference, got):
         return None
     about = runner.about()
-    fitting = [e for e in LIMITATIONS if about.format.startswith(e.format) and about.device.startswith(e.device)]
+    fitting = [entry for entry in LIMITATIONS if entry.fits(about)]
     trace = runner.trace(example.request) if fitting else ()
     return next((entry for entry in fitting if entry.seen_in(trace)), None)
 
 
 def _only_nan(reference: Array, got: Array) -> bool:
-    """Whether the two differ in nothing but elements that are NaN in the original."""
+    """Whether the two differ in nothing but elements that are NaN in the original: infinities are still judged."""
     left, right = canonical(reference), canonical(got)
     kept = ~np.isnan(left)
-    return compare_structure(left[kept], right[kept]).outcome in ("equal", "vacuous", "leak")
+    return not np.any(np.isnan(right) & kept) and bool(
+        np.array_equal(left[kept & np.isinf(left)], right[kept & np.isinf(left)])
+    )
 
 
 def _excuse(coverage: dict[str, Any], said: dict[str, Any], limitation: Limitation, index: int) -> None:
@@ -187,13 +232,16 @@ def _excuse(coverage: dict[str, Any], said: dict[str, Any], limitation: Limitati
     not_checked(coverage, f"NaN in output {index}", reason)
 
 
-def _loses_nan(call: ModuleTrace) -> bool:
-    """Whether one of the arrays that a call was given has NaN, and one that it gave back has none of them."""
-    given = [a for a in call.inputs if a.dtype.kind == "f" and np.isnan(a).any()]
-    return bool(given) and any(a.dtype.kind == "f" and _swallows(given[0], a) for a in call.outputs)
+def _with_inputs(trace: Sequence[ModuleTrace]) -> Iterator[tuple[ModuleTrace, Sequence[Array]]]:
+    """Each call and what it was given; where that is not recorded with the call, by the flow of the arrays."""
+    flow = Flow(trace) if any(not call.inputs for call in trace) else None
+    for call in trace:
+        if call.inputs or flow is None or not isinstance(call, TracedCall):
+            yield call, call.inputs
+        else:
+            numbers = {source for sources in call.output_sources for source in sources if source in flow.nodes}
+            yield call, [flow.value(number) for number in sorted(numbers)]
 
 
-def _swallows(given: Array, output: Array) -> bool:
-    """Fewer rows with NaN behind than before."""
-    before, after = (np.isnan(a).reshape(len(a), -1).any(1) if a.ndim else np.isnan(a) for a in (given, output))
-    return before.shape != after.shape or bool(np.any(before & ~after))
+def _nans(array: Array) -> int:
+    return int(np.sum(np.isnan(array))) if array.dtype.kind == "f" else 0

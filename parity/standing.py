@@ -15,7 +15,7 @@ from isomorph.parity.fault import alike
 from isomorph.parity.flow import Flow
 from isomorph.parity.runners.base import ModuleTrace
 from isomorph.parity.shelf import LIKE, Hit, Shelf, arranged, placements
-from isomorph.parity.tolerance import Array
+from isomorph.parity.tolerance import Array, rms
 
 __all__ = ["Standing", "counterparts", "is_operation"]
 
@@ -93,10 +93,9 @@ class Standing:
         array = self.arrays[number]
         if number in self.surely:
             return self.surely[number]
-        for other in sorted(self.named.get(number, ()), key=lambda a: a.shape != array.shape):
-            placed = arranged(other, array)
-            if placed is not None:
-                return placed
+        fitting = [p for other in self.named.get(number, ()) if (p := arranged(other, array)) is not None]
+        if fitting:
+            return min(fitting, key=lambda other: rms(np.nan_to_num(canonical(other) - canonical(array))))
         if array.size < 3 or array.dtype.kind not in "fc":
             return None
         hit = self.shelf.rearranged(array, self.taken) or self.shelf.nearest(array, self.taken)

@@ -130,7 +130,7 @@ def causes_of(fault: Fault, live: Live) -> list[str]:
     """The named alternatives of the fault's kind that reproduce what the converted model has."""
     again = Again(fault, live)
     kind = fault.kind.removeprefix("F.").removeprefix("torch.").removeprefix("Tensor.")
-    found = []
+    here, elsewhere = [], []
     for test in TABLE.get(kind, ()):
         alternatives = test(again)
         while True:
@@ -140,9 +140,12 @@ def causes_of(fault: Fault, live: Live) -> list[str]:
                 break
             except Exception:  # what the alternative asks for is not possible here
                 break
-            if fault.reproduced(outputs if isinstance(outputs, list | tuple) else [_array(outputs)]):
-                found.append(text)
-    return list(dict.fromkeys(found))
+            flat = outputs if isinstance(outputs, list | tuple) else [_array(outputs)]
+            if fault.reproduced(flat):
+                here.append(text)
+            elif fault.reproduced(flat, elsewhere=True):
+                elsewhere.append(text)
+    return list(dict.fromkeys(here or elsewhere))
 
 
 def solved(
@@ -150,8 +153,10 @@ def solved(
 ) -> tuple[float, Sequence[Array]] | None:
     """See `Again.solve`. The search is a secant in the projection on the difference, in the logarithm if `positive`."""
     for value in known:
-        if value != honest and fault.reproduced(outputs := run(value)):
-            return value, outputs
+        if value != honest:
+            outputs = run(value)
+            if fault.reproduced(outputs) or fault.reproduced(outputs, elsewhere=True):
+                return value, outputs
     got, place = fault.observed()
     if got is None:
         return None

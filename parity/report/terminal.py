@@ -99,7 +99,7 @@ def _coverage(coverage: Mapping[str, Any]) -> Group:
     modules = coverage.get("modules")
     if modules and modules.get("never"):
         lines.append(f"modules that never ran: {', '.join(modules['never'][:8])}")
-    lines += [f"not checked: {what} ({why})" for what, why in coverage.get("not_checked", {}).items()]
+    lines += [f"not checked: {text}" for text in coverage.get("not_checked", ())]
     lines += [f"warning: {text}" for text in coverage.get("warnings", ())]
     lines.append(f"{coverage.get('seconds', 0):.1f} s")
     return Group(*(Text.from_markup(escape(line)) for line in lines))

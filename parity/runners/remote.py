@@ -45,7 +45,7 @@ if sys.version_info < (3, 11):
     os._exit({UNUSABLE})
 sys.path[:] = [entry for entry in sys.path if entry]
 from isomorph.parity.runners import worker
-worker.main(int(sys.argv[1]), int(sys.argv[2]))
+worker.main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
 """
 
 
@@ -159,7 +159,7 @@ class Worker:
         os.set_blocking(self._requests, False)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [python, "-c", _PROGRAM, str(to_child), str(from_child)],
+                [python, "-c", _PROGRAM, str(to_child), str(from_child), str(self._folder)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(spec, self._folder),
                 pass_fds=(to_child, from_child), start_new_session=True,
             )  # fmt: skip

@@ -13,6 +13,7 @@ import faulthandler
 import importlib
 import os
 import queue
+import shutil
 import signal
 import sys
 import threading
@@ -28,8 +29,8 @@ METHODS = frozenset({"about", "buffers", "index_bounds", "load", "parameters", "
 _SHORT = ("can't allocate memory", "not enough memory", "out of memory", "OOM when allocating", "RESOURCE_EXHAUSTED")
 
 
-def main(requests: int, answers: int) -> None:
-    """Answer until the pipe ends."""
+def main(requests: int, answers: int, folder: str) -> None:
+    """Answer until the pipe ends. folder: goes with the check, also with one that was killed."""
     for descriptor in (requests, answers):
         os.set_inheritable(descriptor, False)
     for name in ("numpy", "safetensors"):
@@ -39,7 +40,7 @@ def main(requests: int, answers: int) -> None:
             _give_up(f"a worker needs numpy and safetensors in {sys.executable}: {error}")
     faulthandler.enable()
     frames: queue.SimpleQueue[tuple[bytes, bytes]] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(requests, frames), daemon=True).start()
+    threading.Thread(target=_read, args=(requests, frames, folder), daemon=True).start()
     _serve(frames, answers)
 
 
@@ -49,7 +50,7 @@ def _give_up(why: str) -> None:
     os._exit(UNUSABLE)
 
 
-def _read(descriptor: int, frames: Any) -> None:
+def _read(descriptor: int, frames: Any, folder: str) -> None:
     from isomorph.parity.runners import wire
 
     with os.fdopen(descriptor, "rb") as stream:
@@ -59,6 +60,7 @@ def _read(descriptor: int, frames: Any) -> None:
                 break
             header, blob = wire.lengths(prefix)
             frames.put((stream.read(header), stream.read(blob)))
+    shutil.rmtree(folder, ignore_errors=True)
     if os.getpgrp() == os.getpid():  # the group is this worker's own
         os.killpg(os.getpid(), signal.SIGKILL)
     os._exit(0)

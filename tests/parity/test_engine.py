@@ -289,6 +289,8 @@ def test_minimal_starts_where_it_is_told_to() -> None:
     start = Case("edge", 123_456, (("b", 19), ("s", 13)), "example", "randomised")
     found = minimal(CONTRACT, start, lambda case: dict(case.sizes)["b"] >= 17 and case.seed >= 1000)
     assert found.case == Case("zeros", 1000, (("b", 17), ("s", 2)), weights="randomised")
+    large = minimal(CONTRACT, Case("edge", 3, (("b", 500), ("s", 1))), lambda case: dict(case.sizes)["b"] >= 33)
+    assert large.case == Case("zeros", 0, (("b", 33), ("s", 1)))
     special = minimal(
         CONTRACT, Case("special", 5, CONTRACT.sizes), lambda c: not np.isfinite(materialise(CONTRACT, c)).all()
     )

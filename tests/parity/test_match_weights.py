@@ -1,4 +1,4 @@
-"""Arrays are recovered from whatever a port did to their layout; errors in a port are told, and what is open is said."""
+"""Arrays are recovered from whatever a port did to their layout; errors in a port are told, what is open is said."""
 
 from __future__ import annotations
 

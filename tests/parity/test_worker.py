@@ -396,8 +396,13 @@ if sys.argv[2] == "waits":
 @needs_proc
 @pytest.mark.parametrize("end", ["returns", "waits"])
 def test_a_worker_ends_with_its_parent(models: Path, end: str) -> None:
-    """Its parent returns without closing it; its parent is killed."""
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, f"{models}:child", end], stdout=subprocess.PIPE, text=True)
+    """Its parent returns without closing it; its parent is killed. Nothing is left in either case."""
+    place = models.parent / "temporary"
+    place.mkdir()
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, f"{models}:child", end],
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(place)},
+    )  # fmt: skip
     assert parent.stdout is not None
     worker, started = map(int, parent.stdout.readline().split())
     if end == "waits":
@@ -407,6 +412,7 @@ def test_a_worker_ends_with_its_parent(models: Path, end: str) -> None:
     parent.stdout.close()
     assert gone(worker)
     assert gone(started)
+    assert list(place.iterdir()) == []
 
 
 def test_no_folder_is_left(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from isomorph.parity.distributions import DISTRIBUTIONS, FINITE
 from isomorph.parity.strategies import ORDER, STRATA, Contract, Sizes, limits, order, possible, variants
 from isomorph.parity.verdict import Case
 
-__all__ = ["Pick", "Plan", "cases", "exactly", "picks"]
+__all__ = ["Pick", "Plan", "cases", "exactly", "picks", "simplicity"]
 
 SEEDS = 10_000
 LARGEST_SEED = 2**31 - 1
@@ -109,11 +109,17 @@ def exactly(contract: Contract, case: Case) -> SearchStrategy[Case]:
     has shrunk already, which it would leave alone.
     """
     sizes = dict(case.sizes)
-    numbers = [sizes[name] for name, _ in contract.sizes]
-    numbers += [DISTRIBUTIONS.index(case.distribution), SOURCES.index(case.source), case.seed]
+    _, *rest = simplicity(case)
+    numbers = [*(sizes[name] for name, _ in contract.sizes), *rest]
     bounds = [(number, number + 1) for number in numbers]
     drawn = st.tuples(_tuples(bounds), st.booleans())
     return drawn.map(lambda pair: _case(contract, pair[0], case.weights))
+
+
+def simplicity(case: Case) -> tuple[tuple[int, ...], int, int, int]:
+    """What makes one case simpler than another: less is simpler."""
+    sizes = tuple(size for _, size in case.sizes)
+    return sizes, DISTRIBUTIONS.index(case.distribution), SOURCES.index(case.source), case.seed
 
 
 def _tuples(bounds: Sequence[tuple[int, int]]) -> SearchStrategy[tuple[int, ...]]:

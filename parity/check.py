@@ -41,12 +41,12 @@ def check(
     """Compare two models: outputs, gradients of every float input and every trainable parameter, buffers, training.
 
     Args:
-        original, converted: a torch module, a Conversion, a Keras model or a function from arrays to arrays; the path of
-            a .pt2, .keras, .onnx or .tflite file or of a SavedModel directory; "module:callable" or any other source of
-            `isomorph convert`; or a `ModelSpec`, which also says where and how to run it. Objects are bit-identical
+        original, converted: a torch module, a Conversion, a Keras model or a function from arrays to arrays; the path
+            of a .pt2, .keras, .onnx or .tflite file or of a SavedModel directory; "module:callable" or any other source
+            of `isomorph convert`; or a `ModelSpec`, which also says where and how to run it. Objects are bit-identical
             afterwards.
-        inputs: example inputs that the original accepts: a tensor, a tuple of arguments, a dict of keyword arguments, or
-            (args, kwargs); or a list of `--input` texts such as "x=float32[b,3,h=64..512,w]". None takes the
+        inputs: example inputs that the original accepts: a tensor, a tuple of arguments, a dict of keyword arguments,
+            or (args, kwargs); or a list of `--input` texts such as "x=float32[b,3,h=64..512,w]". None takes the
             conversion's own example, or makes one up from what the models declare.
         modes: "eval", "train" or both. examples: how many to draw in eval mode; a third of it in train mode.
         backward: also gradients, for random cotangents.
@@ -69,18 +69,25 @@ def check(
         UsageError: an argument is not one of the above, a model cannot be opened, or no example can be made.
     """
     settings = Settings(
-        tuple(modes) if not isinstance(modes, str) else modes, level, examples, backward, seed, dtype, strict, budget,
-        tolerances or {}, database, explain,
+        modes if isinstance(modes, str) else tuple(modes),  # type: ignore[arg-type]  # a text is refused there
+        level, examples, backward, seed, dtype, strict, budget, tolerances or {}, database, explain,
     )  # fmt: skip
-    texts = tuple(inputs) if isinstance(inputs, list) and inputs and all(isinstance(i, str) for i in inputs) else ()
-    shared = {"example": None if texts else inputs, "inputs": texts, "seed": seed, "device": device}
-    first = original if isinstance(original, ModelSpec) else ModelSpec(original, **shared)
-    second = converted if isinstance(converted, ModelSpec) else ModelSpec(
-        converted, inputs=texts, seed=seed, device=device, backend=backend, python=python
-    )  # fmt: skip
-    if isinstance(original, ModelSpec) and inputs is not None:
-        first = replace(first, example=shared["example"], inputs=texts or first.inputs)
+    texts, example = _given(inputs)
+    first = original if isinstance(original, ModelSpec) else ModelSpec(original, seed=seed, device=device)
+    if inputs is not None:
+        first = replace(first, inputs=texts or first.inputs, example=example)
+    if isinstance(converted, ModelSpec):
+        second = converted
+    else:
+        second = ModelSpec(converted, texts, seed=seed, device=device, backend=backend, python=python)
     return examine(first, second, settings, report)
+
+
+def _given(inputs: Any) -> tuple[tuple[str, ...], Any]:
+    """(`--input` texts, example): what the caller gave is one or the other."""
+    if isinstance(inputs, list | tuple) and inputs and all(isinstance(item, str) for item in inputs):
+        return tuple(inputs), None
+    return (), inputs
 
 
 def examine(original: ModelSpec, converted: ModelSpec, settings: Settings, report: Report | None = None) -> Verdict:

@@ -17,6 +17,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -159,7 +160,7 @@ def _add_check(commands: Any) -> None:
     _add_source_options(check)
     check.add_argument("--weights-b", type=Path, metavar="FILE", help="likewise, for B")
     check.add_argument("--level", choices=["quick", "full", "thorough"], default="full",
-                       help="3, 24 or 200 examples; quick leaves out optimizer steps and more (default: full)")  # fmt: skip
+                       help="3, 24 or 200 examples; quick leaves out whole stages (default: full)")  # fmt: skip
     check.add_argument("--examples", type=_count, metavar="N", help="in eval mode; a third of it in train mode")
     check.add_argument("--budget", type=_seconds, metavar="SECONDS", help="start nothing new after so long")
     check.add_argument("--mode", choices=["both", "eval", "train"], default="both", help="(default: both)")
@@ -167,7 +168,7 @@ def _add_check(commands: Any) -> None:
     check.add_argument("--dtype", choices=["both", "float64", "own"], default="both",
                        help="float64: structure only; own: precision only (default: both)")  # fmt: skip
     check.add_argument("--strict", action=argparse.BooleanOptionalAction, default=None,
-                       help="whether kinks and float32 leaks fail (default: for isomorph's own conversions)")  # fmt: skip
+                       help="whether kinks and leaks fail (default: for isomorph's own conversions)")  # fmt: skip
     check.add_argument("--tolerance", action="append", default=[], metavar="KIND=VALUE",
                        help="relative error a quantised artifact may have, e.g. int8=0.05; repeatable")  # fmt: skip
     for option, meant in (("device", "cpu, cuda or cuda:N"), ("backend", "Keras' backend"), ("python", "interpreter")):
@@ -179,8 +180,8 @@ def _add_check(commands: Any) -> None:
                        help="for one run of a model in a worker process (default: 600)")  # fmt: skip
     check.add_argument("--memory", type=_gigabytes, metavar="GB", help="address space of a worker process")
     check.add_argument("--database", type=Path, metavar="DIR",
-                       help="keep failing examples there and replay them first (default: isomorph's cache)")  # fmt: skip
-    check.add_argument("--reproduce", type=Path, metavar="DIR", help="on a failure, write a pytest folder that shows it")
+                       help="keep failing examples there, replay them first (default: isomorph's cache)")  # fmt: skip
+    check.add_argument("--reproduce", type=Path, metavar="DIR", help="on a failure, write a pytest folder")
     check.add_argument("--json", metavar="FILE", help="write the verdict there as JSON; - for stdout")
     check.add_argument("-q", "--quiet", action="store_true", help="print the verdict line only")
 
@@ -270,7 +271,7 @@ def _wants_json(arguments: Sequence[str]) -> bool:
     """Whether stdout is to be one JSON document: `--json`, or `check --json -`."""
     if arguments[:1] != ["check"]:
         return "--json" in arguments
-    return "--json=-" in arguments or ("--json", "-") in zip(arguments, arguments[1:], strict=False)
+    return "--json=-" in arguments or ("--json", "-") in pairwise(arguments)
 
 
 def fail(error: BaseException, streams: Console, in_json: bool) -> int:

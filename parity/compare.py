@@ -19,6 +19,9 @@ __all__ = ["AGREES", "Finding", "canonical", "compare_precision", "compare_signa
 
 AGREES = frozenset({"equal", "vacuous", "inconclusive"})
 LEAK = 2.0 * 2.0**-23  # two ulps of float32: a float32 constant or kernel inside a float64 program
+SMALL = 2.0**-10  # of the root mean square: elements whose own accuracy the scale hides
+DIGITS = 256.0  # times as inaccurate, relative to themselves, as the original's
+STEADY = 2.0**-6  # what a rounding error of inputs, parameters and intermediates may do to such an element
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Finding:
     relative: float = 0.0
     allowed: float = 0.0
     ratio: float | None = None
+    certain: bool = False  # needs no second example, also at working precision
 
     @property
     def agrees(self) -> bool:
@@ -109,9 +113,10 @@ def compare_precision(
     """Judge an array at working precision.
 
     reference: the original in float64 on the same inputs; original, got: both models in `dtype`. neighbours: the
-    original's errors at neighbouring inputs; slope, coarse: see `tolerance.precision_tolerance`. A finite value where
-    the original overflowed is accepted if the float64 reference is finite there. normwise: judge the root mean square
-    of the error, as is right for gradients in half precision. floor: what is zero up to rounding in the reference.
+    original's errors at neighbouring inputs; slope, coarse: see `tolerance.precision_tolerance`. Where the
+    original is not finite, what the float64 reference says is accepted: a finite value, or the same NaN or infinity.
+    normwise: judge the root mean square of the error, as is right for gradients in half precision. floor: what is zero
+    up to rounding in the reference.
     """
     early = _trivial(original, got)
     if early is not None:
@@ -121,7 +126,7 @@ def compare_precision(
         return Finding("inconclusive", "the original has another shape in float64")
     special = ~np.isfinite(own)
     if not _same_special(own, new):
-        better = special & np.isfinite(ref) & np.isfinite(new)
+        better = special & ((np.isfinite(ref) & np.isfinite(new)) | (ref == new) | (np.isnan(ref) & np.isnan(new)))
         rest = np.where(better, 0.0, own)
         if not _same_special(rest, np.where(better, 0.0, new)):
             return _nonfinite(own, new)
@@ -137,10 +142,30 @@ def compare_precision(
     unit = max(yardstick.rms(own_error), yardstick.ULP[dtype] * yardstick.rms(safe) * 0.25, yardstick.TINY)
     error = np.where(special, 0.0, yardstick.movement(ref, new))
     finding = replace(finding, ratio=yardstick.rms(error) / unit)
+    lost = _digits_lost(safe, own_error, error, slope) if dtype == "float32" and not floor else 0.0
+    if lost > DIGITS:
+        message = f"small elements are {lost:.0f} times as inaccurate, relative to themselves, as the original's"
+        return replace(finding, outcome="imprecise", message=message)
     if not finding.failing or (normwise and yardstick.rms(error) <= yardstick.rms(allowed)):
         return replace(finding, outcome="equal" if np.any(np.abs(safe) > floor) else "vacuous")
     beyond = bool(np.any((error > yardstick.IMPRECISE * allowed) & ~special))
     return replace(finding, outcome="precision" if beyond else "imprecise")
+
+
+def _digits_lost(ref: Array, own_error: Array, error: Array, slope: Array | None) -> float:
+    """How many times as inaccurate as the original's the small elements are, relative to themselves, in float32.
+
+    Beside large elements the scale hides them: exp(x) - 1 for expm1(x). Small: far below the root mean square, far
+    above underflow, and steady under rounding errors (`slope`). 0.0 where there are hardly any.
+    """
+    size = np.abs(ref)
+    small = (size < SMALL * yardstick.rms(ref)) & (size > 2.0**-90)
+    if slope is not None:
+        small &= slope * yardstick.ULP["float32"] < STEADY * size
+    if np.sum(small) < 3:
+        return 0.0
+    own = max(float(np.max(own_error[small] / size[small])), yardstick.ULP["float32"])
+    return float(np.quantile(error[small] / size[small], 0.75)) / own
 
 
 def _trivial(reference: Any, got: Any) -> Finding | None:

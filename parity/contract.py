@@ -7,7 +7,6 @@ leaves free) and what the user declares with `--input`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -40,7 +39,8 @@ def prepare(
 ) -> Pair | None:
     """Open both models and find how they correspond; None, with a mismatch in the ledger, if their inputs do not.
 
-    The example comes from the specs, else from a conversion's own, else from the inputs that the second model declares.
+    The example comes from the specs, else from a conversion's own, else the original's own, else from the inputs that
+    the second model declares.
     The model that has float64 is the yardstick: if only the second one has it, the two change places.
 
     Raises:
@@ -51,9 +51,7 @@ def prepare(
     given = original.example if original.example is not None else converted.example
     if given is None and not original.inputs:
         given = getattr(original.target, "example", None) or getattr(converted.target, "example", None)
-    if given is None and not original.inputs and other is not None:
-        given = _invented(other.runner.about().inputs)
-    first = open_runner(replace(original, example=given))
+    first = _open_first(replace(original, example=given), other)
     second = other or open_runner(replace(converted, example=given))
     try:
         return _pair(first, second, settings, ledger, coverage)
@@ -61,6 +59,17 @@ def prepare(
         first.runner.close()
         second.runner.close()
         raise
+
+
+def _open_first(original: ModelSpec, other: Opened | None) -> Opened:
+    """The original, on its own example if it has one, else on one made up from what the second model declares."""
+    try:
+        return open_runner(original)
+    except UsageError:
+        given = _invented(other.runner.about().inputs) if other is not None else None
+        if given is None or original.example is not None or original.inputs:
+            raise
+    return open_runner(replace(original, example=given))
 
 
 def _on_its_own(spec: ModelSpec) -> Opened | None:
@@ -77,12 +86,11 @@ def _describes_itself(spec: ModelSpec) -> bool:
     """Whether a model says itself what its inputs are: a conversion, or a file. Code is told by the example."""
     if isinstance(spec.target, str | PathLike):
         return spec.example is None and ":" not in Path(spec.target).name
-    return hasattr(spec.target, "weights") and hasattr(spec.target, "replay")
+    declares = bool(getattr(spec.target, "inputs", None))  # a conversion, or a Functional model of Keras
+    return declares and hasattr(spec.target, "weights")
 
 
-def _pair(
-    first: Opened, second: Opened, settings: Settings, ledger: Ledger, coverage: dict[str, Any]
-) -> Pair | None:
+def _pair(first: Opened, second: Opened, settings: Settings, ledger: Ledger, coverage: dict[str, Any]) -> Pair | None:
     about, there = first.runner.about(), second.runner.about()
     example = first.example
     bounds = _bounds_of_indices(first.runner, example)
@@ -187,7 +195,11 @@ def _dims(
     unnamed: dict[int, str] = {}
     if about.format in NOMINAL and there.format in NOMINAL and example is not None:
         lengths = {array.shape[0] if array.ndim else None for array in example}
-        if len(lengths) == 1 and None not in lengths and not any(isinstance(d, str) for p in ports for d in p.dims or ()):
+        if (
+            len(lengths) == 1
+            and None not in lengths
+            and not any(isinstance(d, str) for p in ports for d in p.dims or ())
+        ):
             return [("batch", *array.shape[1:]) for array in example]
 
     def dim(mine: int | str | None, other: int | str | None, axis: int, size: int | None) -> int | str:
@@ -255,5 +267,3 @@ def _invented(ports: Sequence[PortInfo]) -> tuple[Any, ...] | None:
 
 def _carrier(dtype: str) -> str:
     return "float32" if dtype in ("bfloat16", "float16") else dtype
-
-

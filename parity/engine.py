@@ -3,42 +3,31 @@
     found = explore(contract, judge, examples=24, seed=0, key=b"...", database="default")
     if found.case is not None: ...
 
-hypothesis draws, stores and shrinks in a thread of its own and asks the caller's thread to judge; so a search works
-inside a test of somebody's own `@given` (which allows no second one in the same thread), and frameworks see one thread.
+It works inside a test of somebody's own `@given`, prints nothing, and writes nothing to the working directory unless
+the database is there (see `parity.asking`).
 
-Profiles: `profile("isomorph-quick")`, `-full` and `-thorough` are registered here. Any other name is a profile that the
-user has registered with `hypothesis.settings.register_profile`; its `max_examples`, `database` and `derandomize` are
-honoured. None of what hypothesis prints is printed, and it writes nothing to the working directory unless the database
-is there.
+Profiles: `profile_settings("isomorph-quick")`, `-full` and `-thorough` are registered here. Any other name is a profile
+that the user has registered with `hypothesis.settings.register_profile`; its `max_examples`, `database` and
+`derandomize` are honoured.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import os
-import tempfile
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any
-from unittest import SkipTest
 
-from hypothesis import HealthCheck, Phase, Verbosity, given, settings
-from hypothesis import seed as seeded
-from hypothesis.configuration import set_hypothesis_home_dir, storage_directory
+from hypothesis import Phase, settings
 from hypothesis.database import DirectoryBasedExampleDatabase, ExampleDatabase, InMemoryExampleDatabase
 from hypothesis.errors import HypothesisException
-from hypothesis.strategies import SearchStrategy
 
-from isomorph.parity.cases import cases, exactly, picks, plan_of
+from isomorph.parity.asking import QUIET, ask, no_litter
+from isomorph.parity.cases import cases, exactly, picks, plan_of, simplicity
 from isomorph.parity.strategies import Contract
 from isomorph.parity.verdict import Case
 
-__all__ = ["Exploration", "Failure", "Profile", "Shrunk", "explore", "minimal", "profile"]
+__all__ = ["Exploration", "Failure", "Profile", "Shrunk", "explore", "minimal", "profile_settings"]
 
 Database = ExampleDatabase | str | Path | None
 KEY = b"isomorph"
@@ -118,24 +107,24 @@ def explore(
     """
     like = like or Case("normal", 0)
     store = _database(database)
-    with _no_litter():
+    with no_litter():
         tally = _Tally(judge, deadline, failures)
         if store is not None:
             strategy = cases(contract, special=True, weights=like.weights)
-            reuse = settings(_QUIET, max_examples=10, phases=[Phase.reuse], database=store)
-            _ask(strategy, tally.again, reuse, KEY + key, f"{seed} {salt}")
+            reuse = settings(QUIET, max_examples=10, phases=[Phase.reuse], database=store)
+            ask(strategy, tally.again, reuse, KEY + key, f"{seed} {salt}")
             tally.drawn = 0  # the plan begins with its first case
         replayed = bool(tally.found)
         if not replayed and examples > 0:
             plan = plan_of(contract, examples, seed, shapes, strata, like)
-            drawn = settings(_QUIET, max_examples=examples, phases=[Phase.generate], database=None)
-            _ask(picks(), lambda pick: tally.failed(plan.case(tally.drawn, pick)), drawn, b"", f"{seed} {salt}")
+            drawn = settings(QUIET, max_examples=examples, phases=[Phase.generate], database=None)
+            ask(picks(), lambda pick: tally.failed(plan.case(tally.drawn, pick)), drawn, b"", f"{seed} {salt}")
         if not tally.found:
             return Exploration(runs=tally.runs, exhausted=tally.exhausted)
         first = tally.found[0]
-        ask = confirm or judge
+        again = confirm or judge
         shrunk = minimal(
-            contract, first.case, lambda case: _shows(ask(case), first.key, case), runs=shrink_runs, deadline=deadline
+            contract, first.case, lambda case: _shows(again(case), first.key, case), runs=shrink_runs, deadline=deadline
         )
         if store is not None and not shrunk.flaky:
             _remember(store, KEY + key, contract, shrunk.case)
@@ -160,15 +149,15 @@ def minimal(
     trial = _Trial(fails, runs, deadline)
     memory = InMemoryExampleDatabase()
     special = case.distribution == "special"
-    with _no_litter():
+    with no_litter():
         _remember(memory, KEY, contract, case)
-        shrinking = settings(_QUIET, phases=[Phase.reuse, Phase.shrink], database=memory)
-        _ask(cases(contract, special, case.weights, case), trial.fails, shrinking, KEY, "")
-    best = trial.best
+        shrinking = settings(QUIET, phases=[Phase.reuse, Phase.shrink], database=memory)
+        ask(cases(contract, special, case.weights, case), trial.fails, shrinking, KEY, "")
+    best = min((each for each, failed in trial.known.items() if failed), key=simplicity, default=None)
     if best is None:
         return Shrunk(case, trial.runs, not trial.note, trial.note)
-    if best != case and not trial.again(best):
-        return Shrunk(case, trial.runs, not trial.note, trial.note or f"{best} failed once and not again")
+    if best != case and not trial.note and not trial.again(best) and not trial.note:
+        return Shrunk(case, trial.runs, True, f"{best} failed once and not again")
     return Shrunk(best, trial.runs, note=trial.note)
 
 
@@ -217,7 +206,6 @@ class _Trial:
     predicate: Callable[[Case], bool]
     budget: int
     deadline: float | None
-    best: Case | None = None
     runs: int = 0
     note: str = ""
     known: dict[Case, bool] = field(default_factory=dict)
@@ -226,8 +214,6 @@ class _Trial:
         """Whether a case fails; no case that was not judged before does once the budget is spent."""
         if case not in self.known:
             self.known[case] = self.again(case)
-        if self.known[case]:
-            self.best = case  # hypothesis asks for nothing that is not simpler than the last that failed
         return self.known[case]
 
     def again(self, case: Case) -> bool:
@@ -257,82 +243,12 @@ def _late(deadline: float | None) -> bool:
     return deadline is not None and time.monotonic() >= deadline
 
 
-_QUIET = settings(
-    verbosity=Verbosity.quiet,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    report_multiple_bugs=False,
-    derandomize=False,
-    database=None,
-    print_blob=False,
-    stateful_step_count=1,
-    backend="hypothesis",
-)
-
-
-class _Found(Exception):
-    """The value is one that was searched for."""
-
-
-class _Stop(BaseException):
-    """Ends hypothesis' thread."""
-
-
-def _ask(strategy: SearchStrategy[Any], over: Callable[[Any], bool], how: settings, key: bytes, seed: str) -> None:
-    """A search for a value for which `over` is true, in a thread of its own; `over` is called in this one, and what it
-    raises passes through.
-
-    Not `hypothesis.find`: with a seed that one uses no database, and without one it shrinks differently each time.
-    """
-    asked: SimpleQueue[tuple[str, Any]] = SimpleQueue()
-    told: SimpleQueue[bool | None] = SimpleQueue()
-
-    def trial(value: Any) -> None:
-        asked.put(("value", value))
-        answer = told.get()
-        if answer is None:
-            raise _Stop
-        if answer:
-            raise _Found
-
-    def search() -> None:
-        error: BaseException | None = None
-        test: Any = how(seeded(seed)(given(strategy)(trial)))  # in this order: `seed` would switch the database off
-        test._hypothesis_internal_database_key = key  # as `find` does; hypothesis has no other way to say it
-        try:
-            test()
-        except (_Found, _Stop, HypothesisException, SkipTest):
-            pass  # found; stopped; not the same twice; nothing stored: the caller has seen every answer
-        except BaseException as unforeseen:
-            error = unforeseen
-        asked.put(("over", error))
-
-    searching = _threads(os.getpid()).submit(search)
-    try:
-        while (message := asked.get())[0] == "value":
-            told.put(over(message[1]))
-    except BaseException:
-        told.put(None)
-        searching.result()
-        raise
-    searching.result()
-    if message[1] is not None:
-        raise message[1]
-
-
-@functools.cache
-def _threads(process: int) -> ThreadPoolExecutor:
-    """The threads hypothesis runs in: several, as a judge may search itself; kept, as each new one costs hypothesis a
-    garbage collection; others after a fork, which takes no thread along."""
-    return ThreadPoolExecutor(max_workers=16, thread_name_prefix="isomorph-search")
-
-
 def _remember(store: ExampleDatabase, key: bytes, contract: Contract, case: Case) -> None:
     """Store one case as hypothesis stores a failure, in place of what was there."""
     for value in list(store.fetch(key)):
         store.delete(key, value)
-    how = settings(_QUIET, max_examples=1, phases=[Phase.generate], database=store)
-    _ask(exactly(contract, case), lambda _: True, how, key, "")
+    how = settings(QUIET, max_examples=1, phases=[Phase.generate], database=store)
+    ask(exactly(contract, case), lambda _: True, how, key, "")
 
 
 def _database(database: Database) -> ExampleDatabase | None:
@@ -341,18 +257,6 @@ def _database(database: Database) -> ExampleDatabase | None:
     if isinstance(database, str | Path):
         return DirectoryBasedExampleDatabase(database)
     return database
-
-
-@contextlib.contextmanager
-def _no_litter() -> Iterator[None]:
-    """hypothesis' caches go to a folder that is removed. A database that was made before keeps its place."""
-    before = storage_directory(intent_to_write=False).path
-    with tempfile.TemporaryDirectory(prefix="isomorph-") as folder:
-        set_hypothesis_home_dir(folder)
-        try:
-            yield
-        finally:
-            set_hypothesis_home_dir(before)
 
 
 @dataclass(frozen=True)
@@ -365,10 +269,10 @@ class Profile:
 
 
 for _name, _examples in (("quick", 3), ("full", 24), ("thorough", 200)):
-    settings.register_profile(f"isomorph-{_name}", settings(_QUIET, max_examples=_examples))
+    settings.register_profile(f"isomorph-{_name}", settings(QUIET, max_examples=_examples))
 
 
-def profile(name: str) -> Profile:
+def profile_settings(name: str) -> Profile:
     """The profile of that name, registered here or by the user. KeyError: there is none."""
     try:
         found = settings.get_profile(name)

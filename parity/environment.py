@@ -11,7 +11,18 @@ from isomorph.parity.runners.base import Runner
 
 __all__ = ["environment"]
 
-PACKAGES = ("isomorph", "torch", "keras", "tensorflow", "jax", "onnx", "onnxruntime", "ai-edge-litert", "numpy", "hypothesis")
+PACKAGES = (
+    "isomorph",
+    "torch",
+    "keras",
+    "tensorflow",
+    "jax",
+    "onnx",
+    "onnxruntime",
+    "ai-edge-litert",
+    "numpy",
+    "hypothesis",
+)
 
 
 def environment(original: Runner | None = None, converted: Runner | None = None) -> dict[str, str]:

@@ -20,13 +20,13 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from isomorph.parity import engine, strategies
 from isomorph.parity.compare import AGREES
-from isomorph.parity.covered import not_checked
+from isomorph.parity.covered import covered_by, covered_of, modules_that_ran, not_checked
 from isomorph.parity.determinism import judge_determinism
 from isomorph.parity.environment import environment
 from isomorph.parity.explain import Explanation, Found, explain
@@ -37,7 +37,7 @@ from isomorph.parity.pair import Pair, line_of
 from isomorph.parity.randomise import randomise
 from isomorph.parity.runners.spec import WorkerError
 from isomorph.parity.settings import QUANTISED, Settings
-from isomorph.parity.signature import check_signature, describe_parameters
+from isomorph.parity.signature import check_signature
 from isomorph.parity.special import judge_special
 from isomorph.parity.stages import Example, compare_at_precision, compare_in_float64
 from isomorph.parity.teeth import bite
@@ -84,6 +84,7 @@ class Exam:
         self._signature(pair)
         for mode in modes:
             self._explore(pair, mode)
+        self.coverage["modules"] = modules_that_ran(pair, self.cases)
         clean = not self.ledger.mismatches
         if clean and self.settings.how.rest:
             self._stage("special values", judge_special, "eval" in modes)
@@ -163,7 +164,7 @@ class Exam:
         if len(result.failures) >= CONFIRMED:
             self.ledger.warn(f"{mode} mode was left after {CONFIRMED} failing examples")
         if result.case is not None and wanted:
-            self.found = Found(mode, result.case, result.failures[0].key, result.shrink_runs)
+            self.found = Found(mode, result.case, cast(Key, result.key), result.shrink_runs)
 
     def _judge(self, pair: Pair, mode: str, case: Case, record: Ledger | None) -> engine.Failure | None:
         """One case through structure and precision: the first reason to reject it, or None. record: None while
@@ -240,7 +241,7 @@ class Exam:
         """Weights moved off their values in both float64 copies, judged in float64 alone, and put back."""
         double, converted = pair.original64, pair.converted64
         if double is None or converted is None or self._late():
-            return
+            return None
         held = converted.state()
         before = {name: array for name, array in double.state().items() if name in held}
         state = randomise(before, double.parameters(), np.random.default_rng([self.settings.seed, 5]))
@@ -304,43 +305,24 @@ class Exam:
             reason = f"{unclear} of {judged + unclear} outputs were too ill-conditioned to judge"
             return self.verdict("NOTHING_COMPARED", reason)
         if self.teeth and not any(tooth["caught"] for tooth in self.teeth):
-            return self.verdict(
-                "NOTHING_COMPARED", "a planted error was not noticed: the check has no teeth here"
-            )
+            return self.verdict("NOTHING_COMPARED", "a planted error was not noticed: the check has no teeth here")
         return self.verdict("PASS", "")
 
     def verdict(self, status: Status, reason: str) -> Verdict:
         """The verdict with all that was collected."""
         self.ledger.settle()
-        ledger, coverage, pair = self.ledger, self.coverage, self.pair
-        settings = self.settings
-        coverage |= {
-            "reason": reason, "level": settings.level, "modes": list(dict.fromkeys(item["mode"] for item in self.cases)),
-            "dtype": settings.dtype,
-            "own_dtype": pair.own_dtype if pair else "",
-            "cases": self.cases,
-            "sizes": [dict(sizes) for sizes in dict.fromkeys(item["case"].sizes for item in self.cases)],
-            "dims": _dims(self.cases),
-            "outputs": _tested(ledger.evidence("output")),
-            "inputs": _tested(ledger.evidence("input gradient")),
-            "untested_inputs": _untested(ledger.evidence("input gradient")),
-            "buffers": {"compared": sorted(ledger.evidence("buffer")), "absent": sorted(self._absent)},
-            "chaotic": _chaotic(ledger),
-            "excused": dict(ledger.kinds),
-            "teeth": self.teeth,
-            "refused": (pair.refused if pair else [])[:20],
-            "no_gradient": dict(pair.no_gradient) if pair else {},
-            "warnings": list(ledger.warnings),
+        pair, settings = self.pair, self.settings
+        self.coverage |= {
+            "reason": reason, "level": settings.level, "dtype": settings.dtype, "teeth": self.teeth,
+            "seconds": round(time.perf_counter() - self.start, 3),
         }  # fmt: skip
-        coverage.setdefault("not_checked", [])
+        self.coverage |= covered_by(self.ledger, self.cases, sorted(self._absent))
         if pair is not None:
-            evidence = ledger.evidence("parameter gradient")
-            coverage["parameters"] = describe_parameters(pair.original, evidence, pair.backward)
-        coverage["seconds"] = round(time.perf_counter() - self.start, 3)
+            self.coverage |= covered_of(pair, self.ledger)
         about = environment(pair.original, pair.converted) if pair else environment()
         found = self.explanation
         return Verdict(
-            status, ledger.checks, ledger.mismatches, coverage, settings.seed, about,
+            status, self.ledger.checks, self.ledger.mismatches, self.coverage, settings.seed, about,
             counterexample=found.counterexample if found else None, located=found.located if found else (),
         )  # fmt: skip
 
@@ -368,29 +350,3 @@ def first_failure(outcomes: Mapping[tuple[str, str], str], strict: bool) -> Key 
     excused = AGREES if strict else AGREES | WARNINGS_OF_OTHERS
     failing = [(kind, quantity, name) for (quantity, name), kind in outcomes.items() if kind not in excused]
     return min(failing, key=lambda key: QUANTITIES.get(key[1], 3), default=None)
-
-
-def _tested(evidence: Any) -> list[str]:
-    return [name for name, seen in evidence.items() if seen & {"equal", "failed"}]
-
-
-def _untested(evidence: Any) -> list[str]:
-    return [name for name, seen in evidence.items() if seen == {"vacuous"}]
-
-
-def _chaotic(ledger: Ledger) -> list[str]:
-    return [
-        f"{quantity} {name}"
-        for quantity in ("output", "input gradient", "parameter gradient", "buffer")
-        for name, seen in ledger.evidence(quantity).items()
-        if "inconclusive" in seen and not seen & {"equal", "failed"}
-    ]
-
-
-def _dims(drawn: list[dict[str, Any]]) -> dict[str, list[int]]:
-    """Free axis -> the sizes it was given."""
-    sizes: dict[str, set[int]] = {}
-    for item in drawn:
-        for name, size in item["case"].sizes:
-            sizes.setdefault(name, set()).add(size)
-    return {name: sorted(found) for name, found in sizes.items()}

@@ -44,8 +44,8 @@ class Explanation:
 def explain(pair: Pair, exact: bool, found: Found | None, ledger: Ledger, settings: Settings) -> Explanation | None:
     """Shrink the values of the example that was found and locate the difference.
 
-    found: from the exploration, its case already minimal; None takes the first mismatch that has a case. exact: judge in
-    float64. A mismatch of the signature alone has no example; it is located by the name of its parameter.
+    found: from the exploration, its case already minimal; None takes the first mismatch that has a case. exact: judge
+    in float64. A mismatch of the signature alone has no example; it is located by the name of its parameter.
     """
     found = found or _first(ledger)
     if found is None:

@@ -23,7 +23,8 @@ UNEXPLAINED = 2e-3
 class Fault:
     """kind: the module's class or the function's name. mode: "eval" or "train". inputs, expected: of the original. got:
     what the converted model has in their place, None where that is not known. shows: whether the converted model has a
-    value anywhere inside. live: what makes the call again, if it can be. unit: the difference, relative to scale, up to
+    value anywhere inside, where the original has none like it; confirmed: the same of what the next call makes of the
+    value. live: what makes the call again, if it can be. unit: the difference, relative to scale, up to
     which two values are one."""
 
     kind: str
@@ -33,6 +34,7 @@ class Fault:
     expected: tuple[Array, ...]
     got: tuple[Array | None, ...]
     shows: Callable[[Array], bool]
+    confirmed: Callable[[Array], bool] = lambda array: False
     live: Any = None
     unit: float = 1e-9
 
@@ -43,19 +45,23 @@ class Fault:
                 return got, place
         return None, 0
 
-    def reproduced(self, outputs: Sequence[Array], elsewhere: bool = False) -> bool:
-        """Whether outputs are what the converted model has, and not what the original has: all but a five-hundredth of
-        the difference is explained. elsewhere: it has them anywhere, as long as the original has not."""
+    def reproduced(self, outputs: Sequence[Array]) -> int:
+        """How surely outputs are what the converted model has, where the original has something else: 3 they stand in
+        this place, up to a five-hundredth of the difference; 2 the next call went on with them; 1 it has them anywhere;
+        0 not at all."""
         got, place = self.observed()
         if place >= len(outputs) or place >= len(self.expected):
-            return False
+            return 0
         output, expected = outputs[place], self.expected[place]
         if alike(expected, output, self.unit) or not np.isfinite(canonical(output)).any():
-            return False
-        if got is None or elsewhere:
-            return elsewhere and output.size > 2 and self.shows(output)
-        apart, left = distance(expected, got), distance(got, output)
-        return left <= max(self.unit, UNEXPLAINED * apart) and left < 0.1 * apart
+            return 0
+        if got is not None:
+            apart, left = distance(expected, got), distance(got, output)
+            if left <= max(self.unit, UNEXPLAINED * apart) and left < 0.1 * apart:
+                return 3
+        if output.size < 3:
+            return 0
+        return 2 if self.confirmed(output) else 1 if self.shows(output) else 0
 
 
 def distance(left: Array, right: Array) -> float:
@@ -108,7 +114,7 @@ def plain_causes(expected: Array, got: Array, inputs: Sequence[Array] = (), unit
 
 
 def _factor(a: Array, b: Array, inputs: Sequence[Array], unit: float) -> Iterator[str]:
-    if np.count_nonzero(a) < 2:
+    if np.count_nonzero(a) < 3:
         return
     ratio = float(np.vdot(a, b) / np.vdot(a, a))
     if not np.isfinite(ratio) or ratio == 0.0 or not alike(a * ratio, b, unit):
@@ -131,7 +137,7 @@ def _known_factor(ratio: float, arrays: Sequence[Array]) -> str:
 
 
 def _offset(a: Array, b: Array, inputs: Sequence[Array], unit: float) -> Iterator[str]:
-    if a.size < 3:
+    if a.size < 4:
         return
     shift = float(np.median(b - a))
     if np.isfinite(shift) and shift != 0.0 and alike(a + shift, b, unit):
@@ -202,7 +208,7 @@ def _clip(a: Array, b: Array, inputs: Sequence[Array], unit: float) -> Iterator[
     if same.all() or not same.any():
         return
     left, right = a[~same], b[~same]
-    if np.ptp(right) <= unit * max(abs(float(right[0])), 1e-300):
+    if np.ptp(left) > 0.0 and np.ptp(right) <= unit * max(abs(float(right[0])), 1e-300):
         value = float(right[0])
         if np.all(left > value) and np.all(b <= value + abs(value) * unit):
             yield f"clipped to at most {value:.6g}"

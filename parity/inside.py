@@ -93,13 +93,18 @@ class Inside:
         return nodes
 
     def swapped_outputs(self, number: int) -> tuple[str, ...]:
-        """That a wrong output of the model is another one of the converted model's, if it is."""
+        """That a wrong output of the model is another one of the converted model's, or has another shape, if so."""
         if number not in self.flow.outputs(self.flow.root):
             return ()
         value = self.flow.value(number)
-        for place, got in enumerate(self.got.outputs):
-            if place < len(self.expected.outputs) and alike(value, got, self.unit):
+        expected, got = self._example.reference.outputs, self.got.outputs
+        places = range(min(len(expected), len(got)))
+        own = next((p for p in places if expected[p].shape == value.shape and np.array_equal(value, expected[p])), -1)
+        for place in places:
+            if place != own and alike(value, got[place], self.unit):
                 return (f"the outputs are in another order: this one is output {place} of the converted model",)
+        if own >= 0 and got[own].shape != value.shape:
+            return (f"shape {list(got[own].shape)} in place of {list(value.shape)}",)
         return ()
 
     def bad_buffers(self) -> dict[str, tuple[Array, Array, Array]]:

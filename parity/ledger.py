@@ -68,7 +68,8 @@ class Ledger:
         """Count a finding; in the precision stage a difference is a vote, elsewhere it is a mismatch at once."""
         self._tallies.setdefault((stage, quantity, mode, dtype), _Tally()).add(name, finding)
         self._evidence.setdefault((quantity, name), set()).add(finding.outcome if finding.agrees else "failed")
-        if stage == "precision" and finding.outcome not in ("dtype", "shape", "integer"):
+        sure = finding.certain or finding.outcome in ("dtype", "shape", "integer")
+        if stage == "precision" and not sure:
             vote = self._votes.setdefault((quantity, name, mode, dtype), _Vote())
             vote.examples += finding.outcome not in ("vacuous", "inconclusive")
             if not finding.agrees:

@@ -9,7 +9,8 @@ Names are not needed; where the converted model keeps the original's module path
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 
@@ -20,6 +21,7 @@ from isomorph.parity.fault import alike
 from isomorph.parity.flow import Flow
 from isomorph.parity.inside import Inside, look_inside
 from isomorph.parity.pair import Pair
+from isomorph.parity.runners.spec import WorkerError
 from isomorph.parity.stages import Example
 from isomorph.parity.standing import Standing
 from isomorph.parity.tolerance import Array
@@ -27,6 +29,7 @@ from isomorph.parity.verdict import Located
 
 __all__ = ["locate"]
 
+MANY = 16  # different values from which an example is generic
 TRIED = 100  # arrays of the converted model tried as another input of a function
 SUSPECTS = 6  # modules between the arrays that agree and the one that does not, whose causes are looked for
 
@@ -36,17 +39,37 @@ def locate(pair: Pair, example: Example) -> tuple[Located, ...]:
 
     In float64 if both models have it and differ in it, else in the model's own dtype. Empty where they agree on the
     example. Gradients are looked at only where outputs agree: after a difference forward they differ of necessity.
-    Raises what the models raise.
+    A shrunk example is nearly constant, and so are the arrays inside: where a generic one of the same mode shows a
+    difference too, that is looked into. Raises what the models raise.
     """
-    for exact in (True, False):
-        if exact and (pair.original64 is None or pair.converted64 is None):
-            continue
-        with np.errstate(all="ignore"):
-            inside = look_inside(pair, example, exact)
-            found = _forward(inside) or [*_buffers(inside), *_backward(inside)]
-        if found:
-            return tuple(found)
+    for asked in (*_generic(pair, example), example):
+        for exact in (True, False):
+            if exact and (pair.original64 is None or pair.converted64 is None):
+                continue
+            with np.errstate(all="ignore"):
+                inside = look_inside(pair, asked, exact)
+                found = _forward(inside) or [*_buffers(inside), *_backward(inside)]
+            if found:
+                return tuple(found)
     return ()
+
+
+def _generic(pair: Pair, example: Example) -> Iterator[Example]:
+    """Examples of normal values, in the contract's own sizes and in the example's, for one that has few different
+    values; none where it has many, or the original refuses them."""
+    floats = [array for array in example.request.inputs if array.dtype.kind == "f"]
+    if pair.contract is None or all(np.unique(array).size > min(array.size // 2, MANY) for array in floats):
+        return
+    for sizes in dict.fromkeys((pair.contract.sizes, example.case.sizes)):
+        case = replace(example.case, distribution="normal", sizes=sizes)
+        try:
+            made = pair.example(example.request.mode, case, example.request.backward)
+        except WorkerError:
+            raise
+        except Exception:  # one that cannot be drawn
+            continue
+        if made is not None:
+            yield made
 
 
 # -------------------------------------------------------------------------------------------------------------- forward
@@ -75,6 +98,24 @@ def _first(inside: Inside, standing: Standing, origins: Sequence[tuple[int, list
             best = best or located
     assert best is not None
     return best
+
+
+def _confirmed(inside: Inside, standing: Standing, number: int, array: Array) -> bool:
+    """Whether the converted model has what the next call makes of a value, and of nothing that is right."""
+    flow = inside.flow
+    for user in flow.users.get(number, ()):
+        for after in (user, *flow.users.get(user, ())) if not flow.nodes[user].output else (user,):
+            node = flow.nodes[after]
+            if not node.output or (not flow.calls[node.call].function and any(flow.children(node.call))):
+                continue
+            call = flow.calls[node.call]
+            place = next((p for s, p in flow.given(node.call) if s in (number, user)), None)
+            if place is None or call.inputs[place].shape != array.shape:
+                continue
+            made = made_again(inside.live(node.call), [*call.inputs[:place], array, *call.inputs[place + 1 :]])
+            if made is not None and node.position < len(made) and inside.shows(standing, made[node.position]):
+                return True
+    return False
 
 
 def _cleared(inside: Inside, standing: Standing, number: int, absent: list[int]) -> tuple[int, list[int]]:
@@ -145,7 +186,8 @@ def _at(inside: Inside, standing: Standing, suspect: int, number: int, absent: S
     if flow.nodes[suspect].output:
         got = tuple(standing.wrong(n) if n == suspect else None for n in flow.outputs(index))
         causes = likely_causes(Fault(
-            call.kind, call.path, inside.mode, call.inputs, call.outputs, got, partial(inside.shows, standing), inside.live(index), inside.unit,
+            call.kind, call.path, inside.mode, call.inputs, call.outputs, got, partial(inside.shows, standing),
+            partial(_confirmed, inside, standing, suspect), inside.live(index), inside.unit,
         )) or inside.swapped_outputs(suspect)  # fmt: skip
     module, note = _owner(flow, suspect)
     notes = [note, inside.note]
@@ -218,15 +260,12 @@ def _backward(inside: Inside) -> list[Located]:
             return []
         return [own[1]]
     number, _ = origins[-1]  # from the outputs towards the inputs: the last that was computed forward
-    node = flow.nodes[number]
-    module, note = _owner(flow, number)
-    if not node.output:  # a wrong gradient at a call's own input: the call's
-        module, note = node.call, ""
+    module, note = _reader(flow, number)
     expected = standing.arrays[number]
     got = standing.wrong(number)
     missing = got is None or not np.any(got)
     causes = (f"no gradient reaches {_what(flow, number)} (zero or missing path)",) if missing else likely_causes(
-        Fault("gradient", "", inside.mode, (), (expected,), (got,), partial(inside.shows, standing), None, inside.unit)
+        Fault("gradient", "", inside.mode, (), (expected,), (got,), partial(inside.shows, standing), unit=inside.unit)
     )  # fmt: skip
     if own is not None and not causes:
         causes = own[1].causes
@@ -234,6 +273,18 @@ def _backward(inside: Inside) -> list[Located]:
         "backward", flow.calls[module].path, flow.calls[module].kind, inside.counterpart(module, number, standing),
         inside.errors(standing), causes, "; ".join(n for n in (note, inside.note) if n),
     )]  # fmt: skip
+
+
+def _reader(flow: Flow, number: int) -> tuple[int, str]:
+    """The module call in whose code a gradient goes wrong: that which reads the array."""
+    node = flow.nodes[number]
+    if not node.output:
+        return node.call, ""
+    for user in flow.users.get(number, ()):
+        if flow.nodes[user].output and flow.calls[flow.nodes[user].call].function:
+            return _owner(flow, user)
+    parent = flow.calls[node.call].parent
+    return (parent if parent >= 0 else node.call), f"in its own code, where {_what(flow, number)} is read"
 
 
 def _no_later(flow: Flow, origins: Sequence[tuple[int, Sequence[int]]], index: int) -> bool:

@@ -21,9 +21,9 @@ class Pair:
     """The two models of a check.
 
     original, converted: in their own dtype; `converted` answers in the original's names and axis order. original64,
-    converted64: the same in float64, None where the format has none. own_dtype: the original's floating dtype. backward:
-    whether gradients are compared. refused: what the original would not run, and why. no_gradient: mode -> why the
-    original cannot be differentiated in it. quiet: layers that drop or add noise are out of the way, as the converted
+    converted64: the same in float64, None where the format has none. own_dtype: the original's floating dtype.
+    backward: whether gradients are compared. refused: what the original would not run, and why. no_gradient: mode -> why
+    the original cannot be differentiated in it. quiet: layers that drop or add noise are out of the way, as the converted
     model cannot be given the original's random draws.
     """
 

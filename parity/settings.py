@@ -40,8 +40,8 @@ QUANTISED: Mapping[str, float] = {"int8": 0.1, "int16": 0.01, "float16-weights":
 class Settings:
     """The arguments of a check.
 
-    modes, examples, backward, seed, dtype, level, strict: see `check`. budget: seconds after which no further example is
-    drawn. tolerances: another budget for a kind of artifact, in place of `QUANTISED`. database: the folder of
+    modes, examples, backward, seed, dtype, level, strict: see `check`. budget: seconds after which no further example
+    is drawn. tolerances: another budget for a kind of artifact, in place of `QUANTISED`. database: the folder of
     hypothesis' example database, None for none. explain: whether a failure is shrunk, located and given its likely
     causes.
     """

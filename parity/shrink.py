@@ -218,9 +218,9 @@ class _Search:
 
     def put(self, index: int, members: Array, value: float) -> bool:
         kind = self.kinds[index]
-        if not kind.low <= value <= kind.high:
-            return False
         array = np.array(self.arrays[index])
+        if not kind.low <= value <= kind.high or (array.dtype.kind != "f" and value != int(value)):
+            return False
         array.reshape(-1)[members] = kind.fit(np.asarray(value, np.float64)) if array.dtype.kind == "f" else value
         return self.keeps({index: array})
 
@@ -258,7 +258,10 @@ def _cost(array: Array) -> int:
 
 
 def _differs(array: Array, rest: Array) -> Array:
-    return np.asarray(array != rest)  # NaN differs; -0 does not
+    differs = array != rest
+    if array.dtype.kind == "f":
+        differs |= np.signbit(array) != np.signbit(rest)  # -0 is not at rest
+    return np.asarray(differs)
 
 
 def _same(left: Array, right: Array) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from isomorph.parity import strategies
-from isomorph.parity.compare import Finding, canonical, compare_precision, compare_structure
+from isomorph.parity.compare import Finding, compare_precision, compare_structure
 from isomorph.parity.covered import not_checked
 from isomorph.parity.flow import Flow, TracedCall
 from isomorph.parity.ledger import Ledger
@@ -25,6 +25,7 @@ from isomorph.parity.tolerance import ULP, Array
 
 __all__ = ["LIMITATIONS", "Limitation", "judge_special", "one_in_each_row"]
 
+LEFT_TO_OTHERS = frozenset({"precision", "imprecise", "leak"})  # their own stages judge them, on ordinary inputs
 KINDS = {"NaN": np.nan, "+inf": np.inf, "-inf": -np.inf}
 
 
@@ -34,7 +35,8 @@ class Limitation:
 
     formats: of the runner (`About.format`). backend: its Keras backend, "" for any. device: a prefix of its device.
     calls: kinds of calls in the converted model's trace, one of which must be seen to lose NaN in the way that `loses`
-    knows: (given, result) -> whether it did. reason: what is known. reference: where that can be looked up.
+    knows: (float array given, result) -> whether it did. Of a model without an inside it is enough that the original
+    made one of the calls `originals` with NaN. reason: what is known. reference: where that can be looked up.
     """
 
     what: str
@@ -42,6 +44,7 @@ class Limitation:
     backend: str
     device: str
     calls: tuple[str, ...]
+    originals: tuple[str, ...]
     loses: Callable[[Array, Array], bool]
     reason: str
     reference: str
@@ -52,6 +55,13 @@ class Limitation:
         right = not self.backend or backend == self.backend
         return about.format in self.formats and right and about.device.startswith(self.device)
 
+    def asked_in(self, trace: Sequence[ModuleTrace]) -> bool:
+        """Whether the original made such a call with NaN, or an infinity, among what it was given."""
+        return any(
+            call.kind in self.originals and any(a.dtype.kind == "f" and not np.isfinite(a).all() for a in call.inputs)
+            for call in trace
+        )
+
     def seen_in(self, trace: Sequence[ModuleTrace]) -> bool:
         """Whether a call of its kind was given NaN and lost it."""
         kinds = tuple(kind for call in self.calls for kind in (call, f"tf.{call}"))
@@ -61,43 +71,49 @@ class Limitation:
             if call.kind in kinds
             for given in arrays
             for result in call.outputs
-            if _nans(given) and result.dtype.kind == "f"
+            if given.dtype.kind == result.dtype.kind == "f"
         )
 
 
 def _swallowed(given: Array, result: Array) -> bool:
-    return not _nans(result)
+    """Where NaN went in none comes out."""
+    return bool(np.isnan(given).any() and not np.isnan(result).any())
 
 
 def _kept_alone(given: Array, result: Array) -> bool:
-    """What a NaN ought to spread over has none but that one."""
-    return given.shape == result.shape and given.shape[-1:] != (1,) and 0 < _nans(result) <= _nans(given)
+    """A NaN or +inf makes its whole row NaN; here no more elements are than those."""
+    makes = np.isnan(given) | (given == np.inf)
+    return given.shape == result.shape and 0 < int(np.isnan(result).sum()) <= int(makes.sum())
 
 
+MAX_POOLS = tuple(f"{name}{rank}d" for name in ("MaxPool", "F.max_pool") for rank in (1, 2, 3))
+SOFTMAXES = (
+    "Softmax", "F.softmax", "Tensor.softmax", "torch.softmax", "MultiheadAttention", "F.scaled_dot_product_attention",
+)  # fmt: skip
 LIMITATIONS: tuple[Limitation, ...] = (
     Limitation(
         "max pooling ignores NaN", ("keras", "saved_model"), "tensorflow", "cpu",
-        ("MaxPooling1D", "MaxPooling2D", "MaxPooling3D", "MaxPool", "MaxPool3D"), _swallowed,
+        ("MaxPooling1D", "MaxPooling2D", "MaxPooling3D", "MaxPool", "MaxPool3D"), MAX_POOLS, _swallowed,
         "TensorFlow's CPU kernel takes the largest of the values that are no NaN, the lowest finite number if all are",
         "tf.nn.max_pool, TensorFlow 2.21",
     ),
     Limitation(
         "softmax in float32 keeps NaN to itself", ("keras", "saved_model"), "tensorflow", "cpu",
-        ("Softmax",), _kept_alone,
+        ("Softmax",), SOFTMAXES, _kept_alone,
         "oneDNN's kernel gives 0 for the rest of the row; with TF_ENABLE_ONEDNN_OPTS=0 the whole row is NaN",
         "tf.nn.softmax, TensorFlow 2.21",
     ),
     Limitation(
-        "max pooling ignores NaN", ("litert",), "", "cpu", ("MAX_POOL_2D",), _swallowed,
+        "max pooling ignores NaN", ("litert",), "", "cpu", ("MAX_POOL_2D",), (), _swallowed,
         "LiteRT's kernel takes the largest of the values that are no NaN, -inf if all are", "MAX_POOL_2D, LiteRT 2",
     ),
     Limitation(
-        "maximum over axes ignores NaN", ("litert",), "", "cpu", ("REDUCE_MAX", "REDUCE_MIN"), _swallowed,
+        "maximum over axes ignores NaN", ("litert",), "", "cpu", ("REDUCE_MAX", "REDUCE_MIN"), (), _swallowed,
         "LiteRT's kernel compares, and no comparison with NaN holds", "REDUCE_MAX, LiteRT 2",
     ),
     Limitation(
-        "maximum over axes ignores NaN", ("onnx",), "", "cpu", ("ReduceMax", "ReduceMin"), _swallowed,
-        "ONNX Runtime's kernel compares, and no comparison with NaN holds", "ReduceMax, ONNX Runtime 1.2x",
+        "maximum over axes ignores NaN", ("onnx",), "", "cpu", ("ReduceMax", "ReduceMin"), (), _swallowed,
+        "ONNX Runtime's kernel compares, and no comparison with NaN holds", "ReduceMax, ONNX Runtime 1.31",
     ),
 )  # fmt: skip
 
@@ -162,10 +178,9 @@ def _examples(pair: Pair) -> Iterator[tuple[str, Example]]:
 def _judge(
     pair: Pair, ledger: Ledger, coverage: dict[str, Any], example: Example, name: str, said: dict[str, Any]
 ) -> None:
-    runners = [("float64", pair.converted64)] if pair.original64 is not None else []
-    judged: set[str] = set()
-    for dtype, runner in [*runners, (pair.own_dtype, pair.converted)]:
-        if runner is None:
+    differs: set[int] = set()
+    for runner, exact in ((pair.converted64 if pair.original64 is not None else None, True), (pair.converted, False)):
+        if runner is None or (not exact and pair.own_dtype not in ULP):
             continue
         try:
             outputs = runner.respond(example.request).outputs
@@ -174,55 +189,56 @@ def _judge(
         except Exception as error:  # any exception of the converted model is a finding
             ledger.reject("raised", "signature", "call", f"{line_of(error)} (given {name})", "eval", example.case)
             return
-        for index, finding in _findings(example, outputs, dtype, runner is pair.converted64):
-            if str(index) in judged:
-                continue  # a difference that float64 has shown is not shown again
+        for index, got in enumerate(outputs[: len(example.reference.outputs)]):
+            if index in differs:
+                continue  # what float64 has shown is not shown again
+            finding = _finding(example, index, got, pair.own_dtype, exact)
             if not finding.agrees:
-                judged.add(str(index))
-                limitation = _limitation(runner, example, finding, example.reference.outputs[index], outputs[index])
+                differs.add(index)
+                limitation, without = _limitation(pair, runner, example, index, got, finding)
                 if limitation is not None:
                     _excuse(coverage, said, limitation, index)
-                    continue
+                    finding = without
+            if not finding.agrees:
                 finding = replace(finding, message=f"{finding.message} (given {name})".strip())
-            ledger.record("special", "output", str(index), "eval", dtype, example.case, finding)
+            if finding.outcome not in LEFT_TO_OTHERS:
+                dtype = "float64" if exact else pair.own_dtype
+                ledger.record("special", "output", str(index), "eval", dtype, example.case, finding)
 
 
-def _findings(example: Example, outputs: Sequence[Array], dtype: str, exact: bool) -> Iterator[tuple[int, Finding]]:
-    """What each output is found to be; precision is left to its own stage."""
-    for index, got in enumerate(outputs[: len(example.reference.outputs)]):
-        reference, own = example.reference.outputs[index], example.response.outputs[index]
-        name = str(index)
-        if exact:
-            finding = compare_structure(reference, got)
-            if finding.outcome in ("value", "leak"):
-                finding = compare_structure(reference, got, example.slope("output", name))
-            if finding.outcome != "leak":
-                yield index, finding
-        elif dtype in ULP:
-            finding = compare_precision(reference, own, got, dtype)
-            if finding.outcome == "nonfinite" and example.depends_on_denormals():
-                finding = replace(finding, outcome="inconclusive", message="the original depends on denormals here")
-            if finding.outcome not in ("precision", "imprecise"):
-                yield index, finding
+def _finding(example: Example, index: int, got: Array, dtype: str, exact: bool) -> Finding:
+    """What an output is found to be."""
+    reference = example.reference.outputs[index]
+    if exact:
+        finding = compare_structure(reference, got)
+        if finding.outcome in ("value", "leak"):
+            finding = compare_structure(reference, got, example.slope("output", str(index)))
+        return finding
+    finding = compare_precision(reference, example.response.outputs[index], got, dtype)
+    if finding.outcome == "nonfinite" and example.depends_on_denormals():
+        return replace(finding, outcome="inconclusive", message="the original depends on denormals here")
+    return finding
 
 
-def _limitation(runner: Runner, example: Example, finding: Finding, reference: Array, got: Array) -> Limitation | None:
-    """The entry that explains a difference: only NaN are lost, and one of its calls was seen to lose them."""
-    if finding.outcome != "nonfinite" or not _only_nan(reference, got):
-        return None
+def _limitation(
+    pair: Pair, runner: Runner, example: Example, index: int, got: Array, finding: Finding
+) -> tuple[Limitation | None, Finding]:
+    """The entry that explains a difference, and what is found without the elements that are NaN in the original: there
+    only has NaN been lost, and a call of the entry was seen to lose it. Infinities and finite elements are still
+    judged."""
+    if finding.outcome != "nonfinite":
+        return None, finding
     about = runner.about()
     fitting = [entry for entry in LIMITATIONS if entry.fits(about)]
     trace = runner.trace(example.request) if fitting else ()
-    return next((entry for entry in fitting if entry.seen_in(trace)), None)
-
-
-def _only_nan(reference: Array, got: Array) -> bool:
-    """Whether the two differ in nothing but elements that are NaN in the original: infinities are still judged."""
-    left, right = canonical(reference), canonical(got)
-    kept = ~np.isnan(left)
-    return not np.any(np.isnan(right) & kept) and bool(
-        np.array_equal(left[kept & np.isinf(left)], right[kept & np.isinf(left)])
-    )
+    if fitting and not trace:
+        trace = (pair.original64 or pair.original).trace(example.request)
+        limitation = next((entry for entry in fitting if entry.asked_in(trace)), None)
+    else:
+        limitation = next((entry for entry in fitting if entry.seen_in(trace)), None)
+    exact = runner is pair.converted64
+    expected = (example.reference if exact else example.response).outputs[index]
+    return limitation, _finding(example, index, np.where(np.isnan(expected), np.nan, got), pair.own_dtype, exact)
 
 
 def _excuse(coverage: dict[str, Any], said: dict[str, Any], limitation: Limitation, index: int) -> None:
@@ -241,7 +257,3 @@ def _with_inputs(trace: Sequence[ModuleTrace]) -> Iterator[tuple[ModuleTrace, Se
         else:
             numbers = {source for sources in call.output_sources for source in sources if source in flow.nodes}
             yield call, [flow.value(number) for number in sorted(numbers)]
-
-
-def _nans(array: Array) -> int:
-    return int(np.sum(np.isnan(array))) if array.dtype.kind == "f" else 0

@@ -130,7 +130,7 @@ def causes_of(fault: Fault, live: Live) -> list[str]:
     """The named alternatives of the fault's kind that reproduce what the converted model has."""
     again = Again(fault, live)
     kind = fault.kind.removeprefix("F.").removeprefix("torch.").removeprefix("Tensor.")
-    here, elsewhere = [], []
+    found: dict[str, int] = {}
     for test in TABLE.get(kind, ()):
         alternatives = test(again)
         while True:
@@ -141,11 +141,9 @@ def causes_of(fault: Fault, live: Live) -> list[str]:
             except Exception:  # what the alternative asks for is not possible here
                 break
             flat = outputs if isinstance(outputs, list | tuple) else [_array(outputs)]
-            if fault.reproduced(flat):
-                here.append(text)
-            elif fault.reproduced(flat, elsewhere=True):
-                elsewhere.append(text)
-    return list(dict.fromkeys(here or elsewhere))
+            found.setdefault(text, fault.reproduced(flat))
+    best = max(found.values(), default=0)
+    return [text for text, sure in found.items() if sure == best] if best else []
 
 
 def solved(
@@ -155,7 +153,7 @@ def solved(
     for value in known:
         if value != honest:
             outputs = run(value)
-            if fault.reproduced(outputs) or fault.reproduced(outputs, elsewhere=True):
+            if fault.reproduced(outputs):
                 return value, outputs
     got, place = fault.observed()
     if got is None:

@@ -111,7 +111,7 @@ class Request:
     cotangents: one per output, None for an output that has no gradient; None altogether lets the runner draw them from
     `seed`. draws: what each random site uses instead of drawing; None lets the runner draw from `seed` and record.
     structure: how the original's outputs nest in this mode (see `align`). perturbation, flush_denormals and contiguous
-    (backward kernels get contiguous operands) are asked of the original only. dropout: False makes layers that drop or
+    (backward kernels get contiguous operands, equal elements keep their order) are asked of the original only. dropout: False makes layers that drop or
     add noise act as in eval mode, everything else as in `mode`: for models whose random draws do not correspond.
     """
 

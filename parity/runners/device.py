@@ -117,7 +117,7 @@ def in_child(device: str) -> str:
 def described(spec: ModelSpec) -> dict[str, str]:
     """The variables of a worker that change numbers, for `About.environment`."""
     env = child_environment(spec)
-    shown = ["KERAS_BACKEND", "JAX_ENABLE_X64"]
+    shown = ["KERAS_BACKEND", *(["JAX_ENABLE_X64"] if spec.backend == "jax" else [])] if spec.backend else []
     if is_gpu(spec.device):
         shown += [
             "CUDA_VISIBLE_DEVICES",

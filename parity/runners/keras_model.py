@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,7 @@ from isomorph.parity.tolerance import Array
 __all__ = ["Plain", "PlainRunner", "is_conversion", "open_conversion", "open_keras"]
 
 METADATA = "isomorph.json"
+_UNKNOWN = re.compile(r"Could not locate (class|function) '([^']+)'")
 
 
 @dataclass(frozen=True)
@@ -84,14 +86,14 @@ class Plain:
 
     @property
     def weights(self) -> tuple[Entry, ...]:
-        """Trainable variables as parameters, float ones that are not as buffers; no generator states."""
+        """Trainable variables as parameters, frozen ones too; the others as buffers, but no generator states."""
         trainable = {id(v) for v in self.model.trainable_variables}
         layers = self.model._flatten_layers(include_self=True, recursive=True)
         made = {id(v) for layer in layers for v in layer._trainable_variables}  # frozen ones too
         entries = []
         for name, variable in zip(self.names, self.model.variables, strict=True):
             is_parameter = id(variable) in trainable | made
-            if is_seed(variable) or not (is_parameter or is_float(str(variable.dtype))):
+            if is_seed(variable) or str(variable.dtype) == "string":
                 continue
             kind = "parameter" if is_parameter else "buffer"
             entries.append(Entry(name, variable, kind, id(variable) in trainable))
@@ -195,6 +197,8 @@ def _loaded(target: str | os.PathLike[str]) -> Any:
     path = Path(target)
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
+    from isomorph.convert import layers  # noqa: F401  registers what a model that was converted may hold
+
     return _keras_error(str(path), lambda: keras.models.load_model(path, compile=False))
 
 
@@ -204,6 +208,12 @@ def _keras_error(path: str, load: Any) -> Any:
     except IsomorphError:
         raise
     except Exception as error:  # Keras raises nearly every type, for a file that is not what it says
+        unknown = _UNKNOWN.search(str(error))
+        if unknown:
+            what = f"it holds the {unknown[1]} {unknown[2]!r}, which is not registered with Keras in this process"
+            raise UsageError(f"{path}: {what}; name code that makes the model, pkg.module:callable") from error
+        if "lambda" in str(error):
+            raise UsageError(f"{path}: refused, it holds a Python lambda, and loading it would run its code") from error
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise UsageError(f"{path}: Keras cannot load it: {lines[0][:300]}") from error
 

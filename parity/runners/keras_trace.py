@@ -181,9 +181,13 @@ class _Tracer:
         return result
 
     def _operation(self, call: Any, operation: Any, args: Any, kwargs: Any) -> Any:
+        if self._closed or not self._stack:
+            return call(operation, *args, **kwargs)
+        inputs: list[Any] = []
+        args, kwargs = keras.tree.map_structure(lambda t: self._handed_on(t, inputs), (args, kwargs))
         result = call(operation, *args, **kwargs)
-        if not self._closed and self._stack:
-            inputs, outputs = ([t for t in keras.tree.flatten(x) if _is_tensor(t)] for x in ((args, kwargs), result))
+        outputs = [t for t in keras.tree.flatten(result) if _is_tensor(t)]
+        if outputs:
             path = f"{self._stack[-1].path}.{operation.name}".lstrip(".")
             self._add(operation, path, type(operation).__name__, True, inputs, outputs)
         return result

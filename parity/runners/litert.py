@@ -65,9 +65,12 @@ class LiteRTRunner(ArrayRunner):
         self._path, self._slots, self._results, self._nesting = path, tuple(inputs), tuple(outputs), nesting
         self._interpreter = interpreter(path)
         self._shapes: tuple[tuple[int, ...], ...] = ()
+        self._stateful = any(op["op_name"] == "VAR_HANDLE" for op in self._interpreter._get_ops_details())
 
     def run(self, arrays: list[Array], request: Request) -> Any:
         """See `ArrayRunner`."""
+        if self._stateful:  # resource variables live as long as their interpreter
+            self._interpreter, self._shapes = interpreter(self._path), ()
         self._invoke(self._interpreter, arrays)
         found = [slot.real(np.array(self._interpreter.get_tensor(slot.index))) for slot in self._results]
         return _filled(self._nesting, found)

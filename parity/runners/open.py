@@ -14,6 +14,7 @@ import contextlib
 import importlib
 import inspect
 import math
+import os
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from isomorph.convert.errors import UsageError
+from isomorph.convert.errors import UnsupportedError, UsageError
 from isomorph.convert.named_code import cwd_importable, find, kind_of, user_code
 from isomorph.parity.runners import device
 from isomorph.parity.runners.spec import ModelSpec, Opened
@@ -62,6 +63,8 @@ def open_runner(spec: ModelSpec) -> Opened:
     _check(spec, kind)
     if not _needs_worker(spec, kind):
         return open_here(spec)
+    if os.name != "posix":
+        raise UnsupportedError("worker processes need Linux or macOS")
     from isomorph.parity.runners.remote import open_remote
 
     return open_remote(spec)

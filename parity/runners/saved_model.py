@@ -134,11 +134,12 @@ def open_saved_model(spec: ModelSpec) -> Opened:
     except Exception as error:  # TensorFlow raises several types, for a folder that is not what it says
         raise UsageError(f"{path}: TensorFlow cannot load it: {_line(error)}") from error
     name, function = _signature(path, loaded)
-    ports = tuple(_port(n, s) for n, s in function.structured_input_signature[1].items())
+    # by name: TensorFlow gives both in an order that changes from process to process
+    ports = tuple(_port(n, s) for n, s in sorted(function.structured_input_signature[1].items()))
     inputs = inputs_for(spec, ports)
     results = function.structured_outputs
     given = (
-        list(results) if isinstance(results, Mapping) else [f"output_{i}" for i in range(len(tf.nest.flatten(results)))]
+        sorted(results) if isinstance(results, Mapping) else [f"output_{i}" for i in range(len(tf.nest.flatten(results)))]
     )
     order, nesting = nest_of(given)
     names = [given[index] for index in order]

@@ -14,6 +14,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from isomorph.convert.errors import UsageError
+from isomorph.parity.order_mode import FirstOfEqual
 from isomorph.parity.random_mode import (
     ContiguousBackward,
     Float64Mode,
@@ -190,6 +191,7 @@ class TorchRunner:
         self._set_mode(request.mode == "train")
         tape, moved = RandomTape(request.draws), request.perturbation
         rounding: Any = contextlib.nullcontext()
+        settled: Any = FirstOfEqual() if request.contiguous else contextlib.nullcontext()
         if moved is not None and moved.inside:
             rounding = RoundingMode(moved.delta, moved.seed)
         if request.flush_denormals:
@@ -199,7 +201,7 @@ class TorchRunner:
             with torch.random.fork_rng(devices=gpus), torch.set_grad_enabled(request.backward), _settings(self):
                 torch.manual_seed(request.seed)
                 leaves = self._inputs(request)
-                with rounding, tape, contextlib.nullcontext() if request.dropout else WithoutDropout():
+                with settled, rounding, tape, contextlib.nullcontext() if request.dropout else WithoutDropout():
                     # a clone, so that a module that works in place does not write into a leaf
                     result = self._call(self._module, [leaf.clone() if leaf.requires_grad else leaf for leaf in leaves])
                 if request.draws is not None and len(tape.draws) != len(request.draws):

@@ -61,7 +61,7 @@ def lengths(prefix: bytes) -> tuple[int, int]:
 
 
 def decode(header: bytes, blob: bytes) -> Any:
-    """The value of a frame; arrays are writable copies. ProtocolError where the parts do not fit each other."""
+    """The value of a frame; arrays are writable. ProtocolError where the parts do not fit each other."""
     try:
         arrays = safetensors.load(blob) if blob else {}
         return _rebuild(json.loads(header), arrays)
@@ -88,8 +88,8 @@ def _flatten(value: Any, arrays: dict[str, Array]) -> Any:
 
 def _store(value: Any, arrays: dict[str, Array]) -> Any:
     scalar = isinstance(value, np.generic)
-    # a copy in C order and native bytes: safetensors writes memory as it lies
-    array = np.array(value, dtype=value.dtype.newbyteorder("="), order="C")
+    # in C order and native bytes: safetensors writes memory as it lies
+    array = np.asarray(value, dtype=value.dtype.newbyteorder("="), order="C")
     if array.dtype.name not in PLAIN:
         raise TypeError(f"an array of dtype {array.dtype} cannot be sent to a worker process")
     stored = STORED.get(array.dtype.name, array.dtype.name)
@@ -104,7 +104,9 @@ def _rebuild(node: Any, arrays: Mapping[str, Array]) -> Any:
     tag, rest = node[0], node[1:]
     if tag in ("array", "scalar"):
         key, dtype, shape = rest
-        array = np.array(arrays[key].view(dtype).reshape(shape))
+        array = arrays[key].view(dtype).reshape(shape)
+        if not array.flags.writeable:  # as older versions of safetensors give it
+            array = array.copy()
         return array[()] if tag == "scalar" else array
     if tag == "bytes":
         return _rebuild(rest[0], arrays).tobytes()

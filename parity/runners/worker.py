@@ -112,7 +112,8 @@ class _Server:
             resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         given = dict(spec) if objects is None else {**spec, **_unpickled(objects)}
         opened = open_here(ModelSpec(**given))
-        return {**self._added(opened.runner), "example": opened.example, "values": dict(opened.values)}
+        found = {"example": opened.example, "values": dict(opened.values), "versions": _versions()}
+        return {**self._added(opened.runner), **found}
 
     def _added(self, runner: Any) -> dict[str, Any]:
         self._runners[self._next] = runner
@@ -131,6 +132,22 @@ class _Server:
         runner = self._runners.pop(number, None)
         if runner is not None:
             runner.close()
+
+
+def _versions() -> dict[str, str]:
+    """Of this interpreter, and of the frameworks that the model has loaded into it."""
+    from importlib import metadata
+
+    from isomorph.parity.environment import PACKAGES
+
+    found = {"python": sys.version.split()[0]}
+    for name in PACKAGES:
+        if name.replace("-", "_") in sys.modules:
+            try:
+                found[name] = metadata.version(name)
+            except metadata.PackageNotFoundError:
+                continue
+    return found
 
 
 def _unpickled(objects: bytes) -> dict[str, Any]:

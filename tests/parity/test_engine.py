@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.database import InMemoryExampleDatabase
 
-from isomorph.parity.cases import SEEDS, cases
-from isomorph.parity.engine import Exploration, Failure, explore, minimal, profile
-from isomorph.parity.strategies import STRATA, Contract, InputSpec, counts, materialise, order, solve_sizes, variants
+from isomorph.parity.cases import simplicity
+from isomorph.parity.distributions import DISTRIBUTIONS
+from isomorph.parity.engine import Exploration, Failure, explore, minimal, profile_settings
+from isomorph.parity.strategies import Contract, InputSpec, materialise, solve_sizes
 from isomorph.parity.verdict import Case
 
 SPEC = InputSpec("x", "float32", ("b", "s", 4), example=np.zeros((5, 7, 4), np.float32))
@@ -39,77 +39,6 @@ def when(test: Callable[..., bool], key: Hashable = "wrong") -> Judge:
     return lambda case: key if test(case, *(size for _, size in case.sizes)) else None
 
 
-# ---------------------------------------------------------------------------------------------------- what is drawn
-def test_the_shares_are_the_measured_ones_and_half_of_each_stratum_is_its_own_distribution() -> None:
-    seen = drawn(examples=24)
-    strata = order(24)
-    assert Counter(strata) == {"normal": 4, "mixed": 8, "grid": 4, "large": 4, "edge": 4} == counts(24)
-    for stratum in STRATA:
-        kinds = [case.distribution for case, of in zip(seen, strata, strict=True) if of == stratum]
-        assert set(kinds) <= set(STRATA[stratum])
-        assert 2 * kinds.count(stratum) >= len(kinds)
-    assert [case.distribution for case in drawn(examples=3)] == ["normal", "mixed", "grid"]
-
-
-def test_every_distribution_comes_up() -> None:
-    assert {case.distribution for case in drawn(examples=200)} == {k for s, ks in STRATA.items() for k in ks} - {
-        "special"
-    }
-
-
-def test_the_examples_own_sizes_first_then_others_at_once() -> None:
-    seen = drawn(examples=6)
-    assert seen[0] == Case("normal", 0, (("b", 5), ("s", 7)))
-    assert len({case.sizes for case in seen}) == 6
-    assert len({case.sizes for case in drawn(examples=60)}) == 6
-    assert len({case.sizes for case in drawn(examples=60, shapes=12)}) == 12
-
-
-def test_seeds_are_small_and_all_different_enough() -> None:
-    seen = drawn(examples=200, contract=FIXED)
-    assert all(0 <= case.seed < SEEDS for case in seen)
-    assert len({case.seed for case in seen}) > 180
-    assert len(set(seen)) == 200
-
-
-def test_a_search_is_determined_by_its_seed() -> None:
-    assert drawn(examples=40, seed=3) == drawn(examples=40, seed=3)
-    assert drawn(examples=40, seed=3) != drawn(examples=40, seed=4)
-    other = drawn(examples=40, seed=3, salt="train")
-    assert other != drawn(examples=40, seed=3)
-    assert {case.sizes for case in other} == {case.sizes for case in drawn(examples=40, seed=3)}
-
-
-def test_a_search_is_the_same_in_another_process() -> None:
-    """Whatever modules are loaded there, and with whatever hash seed."""
-    code = "from tests.parity.test_engine import drawn; print([str(c) for c in drawn(examples=30, seed=5)])"
-    ran = [
-        subprocess.run(
-            [sys.executable, "-c", f"{more}\n{code}"], env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
-        ).stdout
-        for seed, more in (("1", ""), ("2", "import isomorph.parity.cli_convert, isomorph.convert.ir"))
-    ]  # fmt: skip
-    assert ran[0] == ran[1] == f"{[str(case) for case in drawn(examples=30, seed=5)]}\n"
-
-
-def test_other_strata_and_the_like() -> None:
-    seen = drawn(examples=5, strata=("special",), like=Case("", 0, source="example", weights="randomised"))
-    assert {(c.distribution, c.source, c.weights) for c in seen} == {("special", "example", "randomised")}
-
-
-@settings(max_examples=50, database=None)
-@given(cases(CONTRACT))
-def test_cases_are_a_strategy_of_its_own(case: Case) -> None:
-    (x,) = materialise(CONTRACT, case)
-    sizes = dict(case.sizes)
-    assert x.shape == (sizes["b"], sizes["s"], 4)
-    assert 1 <= sizes["b"] <= 20
-    assert 2 <= sizes["s"] <= 20
-    assert np.isfinite(x).all()
-
-
-# ------------------------------------------------------------------------------------------------------ what is found
 MINIMA: dict[str, tuple[Judge, Case]] = {
     "always": (when(lambda c, b, s: True), Case("zeros", 0, (("b", 1), ("s", 2)))),
     "batch of 3": (when(lambda c, b, s: b >= 3), Case("zeros", 0, (("b", 3), ("s", 2)))),
@@ -138,6 +67,27 @@ def test_the_minimal_case(name: str) -> None:
     assert (found.flaky, found.note, found.replayed) == (False, "", False)
     assert found.case == expected
     assert found.shrink_runs <= 80
+
+
+def test_no_number_of_the_minimal_case_can_be_one_less() -> None:
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        weights, limit = rng.uniform(0.1, 2, 4), rng.uniform(5, 25)
+
+        def fails(case: Case, weights: np.ndarray = weights, limit: float = limit) -> bool:
+            sizes = dict(case.sizes)
+            numbers = [sizes["b"], sizes["s"], DISTRIBUTIONS.index(case.distribution), min(case.seed, 30)]
+            return bool(weights @ numbers > limit)
+
+        start = Case("edge", 9000, (("b", 20), ("s", 20)))
+        found = minimal(CONTRACT, start, fails).case
+        assert fails(found)
+        for name, low in (("b", 1), ("s", 2)):
+            less = tuple((n, size - (n == name)) for n, size in found.sizes)
+            assert dict(found.sizes)[name] == low or not fails(replace(found, sizes=less)), found
+        kind = DISTRIBUTIONS.index(found.distribution)
+        assert kind == 0 or not fails(replace(found, distribution=DISTRIBUTIONS[kind - 1])), found
+        assert found.seed == 0 or not fails(replace(found, seed=found.seed - 1)), found
 
 
 def test_nothing_is_found_where_nothing_is() -> None:
@@ -241,6 +191,8 @@ def test_the_budget_of_shrinking_is_kept() -> None:
         assert found.shrink_runs == len(calls) - found.runs <= runs
         assert found.note.startswith("shrinking stopped")
         assert not found.flaky
+        assert found.case in calls
+    assert simplicity(found.case) < simplicity(found.failures[0].case), "what was found before the end counts"
 
 
 def test_time_that_is_up_stops_drawing_and_shrinking() -> None:
@@ -384,6 +336,10 @@ def test_nothing_is_printed_or_left_behind(tmp_path: Path) -> None:
         "        found = explore(c, lambda case: bug if case.seed > 50 else None, examples=100, seed=seed)\n"
         "        assert (found.key is None) == (bug is None)\n"
         "assert storage_directory(intent_to_write=False).path == before\n"
+        "child = os.fork()  # a process that has none of its parent's threads\n"
+        "if not child:\n"
+        "    os._exit(explore(c, lambda case: None, examples=5).runs)\n"
+        "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5\n"
     )
     ran = subprocess.run([sys.executable, "run.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert (ran.stdout, ran.stderr) == ("", "")
@@ -391,37 +347,13 @@ def test_nothing_is_printed_or_left_behind(tmp_path: Path) -> None:
 
 
 def test_profiles() -> None:
-    assert [profile(f"isomorph-{name}").examples for name in ("quick", "full", "thorough")] == [3, 24, 200]
-    assert profile("isomorph-full").database is None
+    assert [profile_settings(f"isomorph-{name}").examples for name in ("quick", "full", "thorough")] == [3, 24, 200]
+    assert profile_settings("isomorph-full").database is None
     store = InMemoryExampleDatabase()
     settings.register_profile("mine", max_examples=77, database=store, suppress_health_check=list(HealthCheck))
-    assert profile("mine").examples == 77
-    assert profile("mine").database is store
+    assert profile_settings("mine").examples == 77
+    assert profile_settings("mine").database is store
     settings.register_profile("mine in CI", derandomize=True)
-    assert profile("mine in CI").derandomize
+    assert profile_settings("mine in CI").derandomize
     with pytest.raises(KeyError, match="no such"):
-        profile("no such")
-
-
-def test_sizes_stay_within_bounds_and_affordable() -> None:
-    image = InputSpec("x", "float32", ("b", 3, "h", "w"), example=np.zeros((2, 3, 224, 224), np.float32))
-    contract = Contract((image,), solve_sizes([image]), {"b": (1, 4), "h": (32, None), "w": (32, 500)})
-    found = [dict(sizes) for sizes in variants(contract, 0, 20)]
-    assert found[0] == {"b": 2, "h": 224, "w": 224}
-    for sizes in found:
-        assert 1 <= sizes["b"] <= 4
-        assert sizes["h"] >= 32
-        assert 32 <= sizes["w"] <= 500
-        assert sizes["b"] * sizes["h"] * sizes["w"] <= 4 * 2 * 224 * 224
-    for name in ("b", "h", "w"):
-        assert len({sizes[name] for sizes in found}) >= 3
-    assert any(s["h"] == s["w"] != 224 for s in found), "dims that are equal stay equal when all move"
-    assert any(s["h"] != 224 and s["b"] == 2 for s in found), "one moves alone"
-
-
-def test_sizes_that_no_input_can_have_are_not_drawn() -> None:
-    spec = InputSpec("x", "float32", ("s", "s - 3"), example=np.zeros((5, 2), np.float32))
-    contract = Contract((spec,), solve_sizes([spec]))
-    assert all(dict(sizes)["s"] > 3 for sizes in variants(contract, 0, 10))
-    found = explore(contract, lambda case: "wrong" if all(materialise(contract, case)[0].shape) else None, examples=6)
-    assert found.case == Case("zeros", 0, (("s", 4),))
+        profile_settings("no such")

@@ -215,6 +215,31 @@ def test_a_damaged_file_is_one_clear_line(tmp_path: Path, content: bytes) -> Non
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_with_unknown_layers_or_code_is_one_clear_line(tmp_path: Path) -> None:
+    path = str(tmp_path / "model.keras")
+    keras.Sequential([keras.Input((4,)), keras.layers.Lambda(lambda x: x * 2)]).save(path)
+    with pytest.raises(UsageError, match="refused, it holds a Python lambda"):
+        open_keras(ModelSpec(path))
+
+    class Unregistered(keras.layers.Layer):
+        def call(self, x: Any) -> Any:
+            return x
+
+    keras.Sequential([keras.Input((4,)), Unregistered()]).save(path)
+    with pytest.raises(UsageError, match="holds the class 'Unregistered', which is not registered"):
+        open_keras(ModelSpec(path))
+
+
+def test_a_converted_model_that_was_saved_without_its_map_is_a_plain_model(tmp_path: Path) -> None:
+    path = str(tmp_path / "model.keras")
+    isomorph.to_keras(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), (torch.ones(2, 3, 6, 6),)).model.save(path)
+    opened = open_keras(ModelSpec(path))
+    assert not opened.runner.about().mapped
+    assert opened.runner.about().float64
+    assert opened.example is not None
+    assert opened.example[0].shape[1:] == (6, 6, 3)
+
+
 # -------------------------------------------------------------------------------------------------------- conversions
 class Net(nn.Module):
     """Random sites in a Dropout and in attention, a folded constant, a recurrent layer, train-mode statistics."""

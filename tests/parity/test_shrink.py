@@ -144,6 +144,13 @@ def test_finite_arrays_stay_finite_and_a_nan_that_matters_stays() -> None:
     assert np.isfinite(found[20])
 
 
+def test_a_negative_zero_that_matters_is_alone() -> None:
+    start = np.array([0.0, -0.0, 3.0, -0.0, 0.0], np.float32)
+    (found,) = shrunk(lambda x: bool((np.signbit(x) & (x == 0)).any()), start)
+    assert not found.any()
+    assert np.signbit(found).sum() == 1
+
+
 def test_no_more_than_the_budget_is_used_and_the_result_fails() -> None:
     calls = []
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from isomorph.convert.errors import UnsupportedError, UsageError, WeightError
 from isomorph.parity.flow import TracedCall
-from isomorph.parity.runners import base, remote, wire
+from isomorph.parity.runners import base, process, remote, wire
 from isomorph.parity.runners.base import Request, Runner
 from isomorph.parity.runners.open import open_runner
 from isomorph.parity.runners.remote import RemoteError, RemoteRunner
@@ -337,7 +337,7 @@ def test_a_worker_that_crashes(opened: Open) -> None:
     lines = str(caught.value).splitlines()
     assert "  the last words" in lines
     assert any("in segfault" in line for line in lines)
-    assert len(lines) <= 1 + remote.LINES
+    assert len(lines) <= 1 + process.LINES
 
 
 @needs_proc
@@ -418,7 +418,7 @@ def test_a_worker_ends_with_its_parent(models: Path, end: str) -> None:
 def test_no_folder_is_left(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "temporary"
     place.mkdir()
-    monkeypatch.setattr(remote.tempfile, "tempdir", str(place))
+    monkeypatch.setattr(process.tempfile, "tempdir", str(place))
     runner = opened("double").runner
     assert len(list(place.iterdir())) == 1
     runner.close()
@@ -461,7 +461,10 @@ def other(bare: Callable[..., str]) -> str:
 def test_another_interpreter_answers(opened: Open, other: str) -> None:
     found = opened("where", python=other)
     assert ask(found.runner, X5).outputs[0].tobytes().decode() == other
-    assert found.runner.about().environment["worker"] == other
+    said = found.runner.about().environment
+    assert said["worker"] == other
+    assert said["numpy"] == np.__version__
+    assert "torch" not in said
 
 
 def test_another_interpreter_gets_our_package_and_nothing_else_of_ours(
@@ -494,6 +497,16 @@ def test_tensors_reach_an_interpreter_without_torch(models: Path, other: str) ->
 def test_an_interpreter_that_is_missing(opened: Open) -> None:
     with pytest.raises(UsageError, match=r"nowhere/python: no such interpreter"):
         opened("double", python="nowhere/python")
+
+
+def test_an_interpreter_that_cannot_be_run(opened: Open, tmp_path: Path) -> None:
+    broken = tmp_path / "python"
+    broken.write_bytes(b"\x7fELF and no more")
+    broken.chmod(0o755)
+    with pytest.raises(UsageError, match=r"python cannot be run: Exec format error"):
+        opened("double", python=str(broken))
+    with pytest.raises(WorkerError, match=r"models\.py:double ended with exit status"):
+        opened("double", python="false")
 
 
 def test_an_interpreter_without_safetensors(opened: Open, bare: Callable[..., str]) -> None:

@@ -74,7 +74,7 @@ def spelt_maximum(a: Tensor, b: Tensor) -> Tensor:
 
 
 def spelt_hardswish(y: Tensor) -> Tensor:
-    return torch.where(y <= -3.0, torch.zeros_like(y), torch.where(y < 3.0, y * (y / 6.0 + 0.5), y))
+    return torch.where(y <= -3.0, 0.0 * y.detach(), torch.where(y < 3.0, y * (y / 6.0 + 0.5), y))
 
 
 def unfold_mean(y: Tensor) -> Tensor:
@@ -97,17 +97,31 @@ def running_cumsum(y: Tensor) -> Tensor:
 
 def spelt_dft(y: Tensor) -> Tensor:
     """The real and imaginary parts of a discrete Fourier transform as two matrix products."""
+    z = y.tanh().nan_to_num()
     steps = torch.arange(y.shape[-1], dtype=y.dtype)
     angle = 2 * math.pi * (torch.outer(steps, steps) % y.shape[-1]) / y.shape[-1]  # large angles lose digits
-    return torch.stack([y @ angle.cos(), -(y @ angle.sin())], -1)
+    return torch.stack([z @ angle.cos(), -(z @ angle.sin())], -1)
 
 
 def own_dft(y: Tensor) -> Tensor:
-    return torch.view_as_real(torch.fft.fft(y))
+    """Of finite numbers: a fast transform takes NaN another way than a product."""
+    return torch.view_as_real(torch.fft.fft(y.tanh().nan_to_num()))
+
+
+def spelt_log_softmax(y: Tensor) -> Tensor:
+    centred = y - y.detach().amax(-1, keepdim=True)
+    return centred - centred.exp().sum(-1, keepdim=True).log()
+
+
+def softmax_by_logs(y: Tensor) -> Tensor:
+    """torch's gives NaN throughout a row that has an infinity."""
+    total = y.logsumexp(-1, keepdim=True)
+    return (y - total).exp() + 0.0 * total.detach()
 
 
 def spelt_logsumexp(y: Tensor) -> Tensor:
     top = y.detach().amax(-1, keepdim=True)
+    top = top.masked_fill(top.isinf(), 0.0)
     return ((y - top).exp().sum(-1).log() + top[..., 0]).unsqueeze(-1)
 
 
@@ -146,8 +160,8 @@ ONE_D: dict[str, tuple[Any, Any]] = {
     "variance in one pass": (lambda f, x: two_pass_variance(f(x)), lambda f, x: one_pass_variance(f(x))),
     "deviation": (lambda f, x: (f(x).var(-1) + 0.1).sqrt(),
         lambda f, x: ((f(x) - f(x).mean(-1, True)).square().sum(-1) / 7 + 0.1) ** 0.5),
-    "softmax": (lambda f, x: F.softmax(f(x), -1), lambda f, x: (f(x) - f(x).logsumexp(-1, True)).exp()),
-    "log softmax": (lambda f, x: F.log_softmax(f(x), -1), lambda f, x: f(x) - spelt_logsumexp(f(x))),
+    "softmax": (lambda f, x: F.softmax(f(x), -1), lambda f, x: softmax_by_logs(f(x))),
+    "log softmax": (lambda f, x: F.log_softmax(f(x), -1), lambda f, x: spelt_log_softmax(f(x))),
     "logsumexp": (lambda f, x: f(x).logsumexp(-1, True), lambda f, x: spelt_logsumexp(f(x))),
     "layer norm": (lambda f, x: F.layer_norm(f(x), (8,)), lambda f, x: spelt_layer_norm(f(x))),
     "gelu": (lambda f, x: F.gelu(f(x)), lambda f, x: 0.5 * f(x) * (1 + torch.erf(f(x) * 0.5**0.5))),
@@ -216,13 +230,15 @@ def spelt_batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5)
 
 
 def spelt_upsample(y: Tensor) -> Tensor:
-    """Twice as large, bilinear, corners aligned, as two matrix products."""
-
-    def matrix(size: int) -> Tensor:
+    """Twice as large, bilinear, corners aligned: rows, then columns."""
+    for axis in (-2, -1):
+        size = y.shape[axis]
         place = torch.arange(2 * size, dtype=y.dtype) * (size - 1) / (2 * size - 1)
-        return (1 - (place[:, None] - torch.arange(size, dtype=y.dtype)).abs()).clamp(min=0)
-
-    return torch.einsum("Hh,bchw,Ww->bcHW", matrix(y.shape[-2]), y, matrix(y.shape[-1]))
+        low = place.long()
+        share = (place - low).unflatten(0, (-1, 1) if axis == -2 else (1, -1))
+        high = y.index_select(axis, (low + 1).clamp(max=size - 1))
+        y = y.index_select(axis, low) * (1 - share) + high * share
+    return y
 
 
 def spelt_transposed(layer: nn.Conv2d, x: Tensor) -> Tensor:
@@ -256,7 +272,7 @@ def spelt_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Te
     """softmax(q k^T / sqrt(d)) v, heads in a leading axis."""
     scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
     if causal:
-        scores = scores.masked_fill(torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1), -torch.inf)
+        scores = scores + torch.full(scores.shape[-2:], -torch.inf, dtype=scores.dtype).triu(1)
     return torch.softmax(scores, -1) @ v
 
 

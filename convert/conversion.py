@@ -166,6 +166,16 @@ class Conversion:
                 else:
                     layer.replay = None
 
+    @contextlib.contextmanager
+    def record(self) -> Iterator[Callable[[bool], dict[int, np.ndarray]]]:
+        """While open, the random sites keep what they draw. The function that it gives turns what one call of the model
+        in train mode (True) or eval mode drew into `replay`'s form; {} where not every site that draws was seen, as under
+        a JAX transformation."""
+        from .random_sites import collect, recording
+
+        with recording(self.random_sites) as drawn:
+            yield lambda training: collect(self.random_sites, drawn, training)
+
     def with_dtype(self, dtype: str) -> Conversion:
         """The same graph in another floating dtype ("float64"), emitted again with the current weights."""
         if self._remake is None:
@@ -311,8 +321,8 @@ def _port(data: dict[str, Any]) -> Port:
 
 
 def _finish(archive: str, extra: dict[str, bytes]) -> None:
-    """Add the `extra` files, and take out what Keras writes of the moment: dates and object ids. The same model gives the
-    same bytes."""
+    """Add the `extra` files, and take out what Keras writes of the moment: dates and object ids. The same model gives
+    the same bytes."""
     plain = f"{archive}.tmp"
     try:
         with zipfile.ZipFile(archive) as old, zipfile.ZipFile(plain, "w") as new:

@@ -42,6 +42,7 @@ class GraphLayer(keras.layers.Layer):  # type: ignore[misc]  # keras has no anno
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed) if self.random else None
         self.replay: list[np.ndarray] | None = None
+        self.drawn: list[Any] | None = None  # where what was drawn is kept, while somebody wants it
         self.built = True
 
     def get_config(self) -> dict[str, Any]:
@@ -58,7 +59,10 @@ class GraphLayer(keras.layers.Layer):  # type: ignore[misc]  # keras has no anno
     def _draw(self, node: Node, make: Any) -> Any:
         if self.replay is not None:
             return ops.convert_to_tensor(self.replay.pop(0))
-        return make(self.seed_generator)
+        made = make(self.seed_generator)
+        if self.drawn is not None:
+            self.drawn.append(made)
+        return made
 
     def call(self, *inputs: Any, training: bool | None = None) -> Any:
         idle = self.train_only and not training  # nobody reads the result: do not advance the generator

@@ -45,8 +45,8 @@ def with_dtype(model: Any, dtype: str, build: Callable[[Any], Any] | None = None
 
 @contextlib.contextmanager
 def default_dtype(dtype: str) -> Iterator[None]:
-    """While open, what names no dtype has this one: layers made in a constructor, factories called in `call`; and
-    float64 is kept (see `float64_kept`)."""
+    """While open, what names no dtype has this one: layers made in a constructor, factories called in `call`, and, on
+    the torch backend, numbers that a tensor is multiplied by; and float64 is kept (see `float64_kept`)."""
     floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx(dtype)
     keras.config.set_dtype_policy(dtype)

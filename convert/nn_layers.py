@@ -289,6 +289,7 @@ class Recurrent(keras.layers.Layer):  # type: ignore[misc]
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed) if dropout else None
         self.replay: list[Any] | None = None
+        self.drawn: list[Any] | None = None  # as in GraphLayer
 
     def build(self, x_shape: Any, h_shape: Any = None, c_shape: Any = None) -> None:
         shapes_by_name = parameter_shapes(
@@ -309,7 +310,10 @@ class Recurrent(keras.layers.Layer):  # type: ignore[misc]
     def _mask(self, make: Any) -> Any:
         if self.replay is not None:
             return ops.convert_to_tensor(self.replay.pop(0))
-        return make(self.seed_generator)
+        made = make(self.seed_generator)
+        if self.drawn is not None:
+            self.drawn.append(made)
+        return made
 
     def call(self, x: Any, h: Any = None, c: Any = None, training: bool | None = None) -> Any:
         states = [

@@ -6,7 +6,7 @@ numpy only.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +23,8 @@ from isomorph.parity.tolerance import Array, rms
 __all__ = ["confirm_weights"]
 
 RUNS = 200  # that telling places apart may take
+WIDE, NARROW = 1e-6, 1e-3  # distance of two answers that agree, in float64 and in the models' own dtype
+WORSE = 100.0  # times the distance that the models have anyway
 CLEAR = 0.1  # the right place is nearer than this share of the distance of the next
 
 
@@ -33,18 +35,36 @@ def confirm_weights(
     that differs anyway, or a format whose values cannot be set, confirms nothing. Both models are as they were
     afterwards.
     """
-    doubtful = [n for n, m in found.weights.items() if m.how in ("order", "neighbours") or "permutations" in m.note]
+    doubtful = [
+        name
+        for name, match in found.weights.items()
+        if (match.how in ("order", "neighbours") or "permutations" in match.note)
+        and found.values[name].dtype.kind == "f"
+    ]
     if example is None or not any(_subject(line) in doubtful for line in found.ambiguous):
         return found
-    trial = _Trial(original, converted, Request(tuple(example), common_mode(original, converted), False))
+    request = Request(tuple(example), common_mode(original, converted), False)
+    with ExitStack() as stack:
+        sides = original, converted
+        if all(side.about().float64 for side in sides):  # rounding hides small effects
+            sides = original.to_float64(), converted.to_float64()
+            for twin in sides:
+                stack.callback(twin.close)
+        return _confirm(_Trial(*sides, request), found, doubtful)
+
+
+def _confirm(trial: _Trial, found: Correspondence, doubtful: Sequence[str]) -> Correspondence:
     try:
-        if not trial.agrees(found, {}):
+        if not trial.begin(found):
             return found
         values = {name: _other(name, found.values[name], index) for index, name in enumerate(doubtful)}
         if trial.agrees(found, values):
             return _confirmed(found, doubtful)
-        told_apart = _told_apart(trial, found, doubtful)
-        return _confirmed(told_apart, doubtful) if trial.agrees(told_apart, values) else found
+        told_apart, clear = _told_apart(trial, found, doubtful)
+        for names in (doubtful, clear):
+            if names and trial.agrees(told_apart, {name: values[name] for name in names}):
+                return _confirmed(told_apart, names)
+        return found
     except WorkerError:
         raise
     except Exception:  # a format whose values cannot be set, or a model that refuses these: nothing is confirmed
@@ -56,11 +76,20 @@ class _Trial:
 
     def __init__(self, original: Runner, converted: Runner, request: Request) -> None:
         self.original, self.converted, self.request = original, converted, request
+        self.allowed = 0.0
+
+    def begin(self, found: Correspondence) -> bool:
+        """Whether the models agree as they are; that they then do a little worse is allowed."""
+        mine = self.of_original({})
+        distance = _distance(mine, self.of_converted(found, {}, mine))
+        least = NARROW if self.original.dtype != "float64" else WIDE
+        self.allowed = min(AGREE, max(least, WORSE * distance))
+        return distance <= AGREE
 
     def agrees(self, found: Correspondence, values: Mapping[str, Array]) -> bool:
         """Whether the models agree when both have these values."""
         mine = self.of_original(values)
-        return _distance(mine, self.of_converted(found, values, mine)) <= AGREE
+        return _distance(mine, self.of_converted(found, values, mine)) <= self.allowed
 
     def of_original(self, values: Mapping[str, Array]) -> Response:
         """The original's answer with these values."""
@@ -88,38 +117,41 @@ def _loaded(held: Runner, by: Runner, values: Mapping[str, Array]) -> Iterator[N
         held.load({name: a for name, a in before.items() if not np.array_equal(a, after[name], equal_nan=True)})
 
 
-def _told_apart(trial: _Trial, found: Correspondence, names: Sequence[str]) -> Correspondence:
-    """The same with places exchanged where the effect of a value on the outputs says so."""
+def _told_apart(trial: _Trial, found: Correspondence, names: Sequence[str]) -> tuple[Correspondence, list[str]]:
+    """The same with places exchanged where the effect of a value on the outputs says so, and the names of which it
+    does."""
     groups: dict[tuple[object, ...], list[str]] = {}
     for name in names:
         pieces = found.weights[name].pieces
         if len(pieces) == 1 and pieces[0].is_whole and all(index is None for index in pieces[0].source):
-            key = (found.infos[name].shape, pieces[0].view, pieces[0].target_view, found.infos[name].dtype)
+            key = (pieces[0].view, pieces[0].target_view, pieces[0].permutation, found.infos[name].dtype)
             groups.setdefault(key, []).append(name)
     weights = dict(found.weights)
-    runs = 0
+    runs, clear = 0, list[str]()
     for members in groups.values():
         runs += 2 * len(members)
         if len(members) > 1 and runs <= RUNS:
-            value = _other(members[0], found.values[members[0]], 0)
-            mine = {name: trial.of_original({name: value}) for name in members}
-            other = {name: trial.of_converted(found, {name: value}, mine[name]) for name in members}
-            for name, place in _assigned(mine, other).items():
+            values = {name: _positive(found.values[name]) for name in members}
+            mine = {name: trial.of_original({name: values[name]}) for name in members}
+            other = {name: trial.of_converted(found, {name: values[name]}, mine[name]) for name in members}
+            assigned = _assigned(mine, other, trial.allowed)
+            clear += assigned
+            left = [place for place in members if place not in assigned.values()]
+            rest = zip([name for name in members if name not in assigned], left, strict=True)
+            for name, place in [*assigned.items(), *rest]:  # those that are not clear keep their order
                 piece = replace(found.weights[name].pieces[0], converted=found.weights[place].pieces[0].converted)
                 weights[name] = WeightMatch(name, (piece,), found.weights[name].how, found.weights[name].note)
-    return replace(found, weights=weights)
+    return replace(found, weights=weights), clear
 
 
-def _assigned(mine: Mapping[str, Response], other: Mapping[str, Response]) -> dict[str, str]:
-    """Name -> the place with the same effect. Names whose place is not clear, or taken, keep their order among what is
-    left."""
+def _assigned(mine: Mapping[str, Response], other: Mapping[str, Response], allowed: float) -> dict[str, str]:
+    """Name -> the place with the same effect, where that is clear."""
     assigned: dict[str, str] = {}
     for name, response in mine.items():
         near = sorted((_distance(response, there), place) for place, there in other.items())
-        if near[0][0] <= AGREE and near[0][0] <= CLEAR * near[1][0] and near[0][1] not in assigned.values():
+        if near[0][0] <= allowed and near[0][0] <= CLEAR * near[1][0] and near[0][1] not in assigned.values():
             assigned[name] = near[0][1]
-    left = [place for place in other if place not in assigned.values()]
-    return {**assigned, **dict(zip([name for name in mine if name not in assigned], left, strict=True))}
+    return assigned
 
 
 def _confirmed(found: Correspondence, names: Sequence[str]) -> Correspondence:
@@ -141,6 +173,11 @@ def _other(name: str, array: Array, index: int) -> Array:
         return np.asarray(rng.uniform(0.5, 1.5, array.shape).astype(array.dtype))
     size = max(rms(array), 0.1)
     return np.asarray((array + size * rng.standard_normal(array.shape)).astype(array.dtype))
+
+
+def _positive(array: Array) -> Array:
+    """The same positive values for every array of a size."""
+    return np.asarray(np.random.default_rng(array.size).uniform(0.5, 1.5, array.shape).astype(array.dtype))
 
 
 def _distance(left: Response, right: Response) -> float:

@@ -34,9 +34,10 @@ from isomorph.parity.law import judge_dropout
 from isomorph.parity.ledger import WARNINGS_OF_OTHERS, Ledger
 from isomorph.parity.metamorphic import judge_relations
 from isomorph.parity.pair import Pair, line_of
+from isomorph.parity.quantised import budgeted, judge_budget, judge_quantised
 from isomorph.parity.randomise import randomise
 from isomorph.parity.runners.spec import WorkerError
-from isomorph.parity.settings import QUANTISED, Settings
+from isomorph.parity.settings import Settings
 from isomorph.parity.signature import check_signature
 from isomorph.parity.special import judge_special
 from isomorph.parity.stages import Example, compare_at_precision, compare_in_float64
@@ -79,12 +80,14 @@ class Exam:
         """Every stage. WorkerError: a worker process died."""
         self.pair = pair
         self._exact = pair.original64 is not None and pair.converted64 is not None
-        self._quantised = pair.converted.about().precision in QUANTISED
+        self._quantised = budgeted(pair)
         modes = self._modes(pair)
         self._signature(pair)
         for mode in modes:
             self._explore(pair, mode)
         self.coverage["modules"] = modules_that_ran(pair, self.cases)
+        if self._quantised:
+            self._stage("the stated budget", judge_budget)
         clean = not self.ledger.mismatches
         if clean and self.settings.how.rest:
             self._stage("special values", judge_special, "eval" in modes)
@@ -156,7 +159,7 @@ class Exam:
         wanted = self.settings.explain and self.found is None
         result = engine.explore(
             pair.contract, judge, confirm=confirm, examples=total, failures=CONFIRMED,
-            seed=self.settings.seed + (mode == "train"), key=self._key(pair, mode), database=self.settings.database,
+            seed=self.settings.seed, salt=mode, key=self._key(pair, mode), database=self.settings.database,
             deadline=self.deadline, shrink_runs=self.settings.how.shrink if wanted else 0,
         )  # fmt: skip
         if result.exhausted:
@@ -182,8 +185,8 @@ class Exam:
         if self.settings.dtype != "float64" or not self._exact:
             narrow = self._own(pair, example, ledger, outcomes)
             outcomes |= {at: kind for at, kind in narrow.items() if kind not in AGREES or at not in outcomes}
-        key = first_failure(outcomes, ledger.strict)
-        return None if key is None else engine.Failure(key, example.case)
+        keys = failures_in(outcomes, ledger.strict)
+        return engine.Failure(keys[0], example.case, also=frozenset(keys)) if keys else None
 
     def _float64(self, pair: Pair, example: Example, ledger: Ledger, again: bool, stage: str = "structure") -> Outcomes:
         converted = pair.converted64
@@ -201,8 +204,6 @@ class Exam:
     def _own(self, pair: Pair, example: Example, ledger: Ledger, known: Outcomes) -> Outcomes:
         try:
             if self._quantised:
-                from isomorph.parity.quantised import judge_quantised
-
                 return judge_quantised(pair, example, ledger)
             outcomes = compare_at_precision(example, pair.converted, ledger, known)
         except WorkerError:
@@ -269,20 +270,25 @@ class Exam:
     # ------------------------------------------------------------------------------------------------ the end
     def _bite(self, pair: Pair) -> None:
         converted = pair.converted64 if self._exact else pair.converted
+        if self._quantised:
+            return self._not_checked("the self-test", "a planted error may lie within the artifact's stated budget")
         if self.probe is None or converted is None:
-            return
+            return None
         evidence = self.ledger.evidence("parameter gradient")
         held = converted.state()
         tested = [name for name, seen in evidence.items() if "equal" in seen and name in held]
         self._report("self-test", 0, 0)
         self.teeth = bite(converted, self._exact, self.probe, tested, self.settings.seed)
+        return None
 
     def _explain(self, pair: Pair) -> None:
         if not self.settings.explain or self.explanation is not None:
             return
         self._report("explaining", 0, 0)
         try:
-            self.explanation = explain(pair, self._exact, self.found, self.ledger, self.settings)
+            self.explanation = explain(
+                pair, self._exact, self.found, self.ledger, self.settings, self.deadline
+            )
         except WorkerError:
             raise
         except Exception as error:  # an explanation that fails must not hide the mismatch it was to explain
@@ -345,8 +351,8 @@ class Exam:
         return b"isomorph:" + hashlib.sha256("\n".join(said).encode()).digest()
 
 
-def first_failure(outcomes: Mapping[tuple[str, str], str], strict: bool) -> Key | None:
-    """The first outcome that is a reason to reject: signature, outputs, buffers, then gradients."""
+def failures_in(outcomes: Mapping[tuple[str, str], str], strict: bool) -> list[Key]:
+    """The outcomes that are reasons to reject: signature, outputs, buffers, then gradients."""
     excused = AGREES if strict else AGREES | WARNINGS_OF_OTHERS
     failing = [(kind, quantity, name) for (quantity, name), kind in outcomes.items() if kind not in excused]
-    return min(failing, key=lambda key: QUANTITIES.get(key[1], 3), default=None)
+    return sorted(failing, key=lambda key: QUANTITIES.get(key[1], 3))

@@ -41,7 +41,9 @@ class Explanation:
     located: tuple[Located, ...]
 
 
-def explain(pair: Pair, exact: bool, found: Found | None, ledger: Ledger, settings: Settings) -> Explanation | None:
+def explain(
+    pair: Pair, exact: bool, found: Found | None, ledger: Ledger, settings: Settings, deadline: float | None = None
+) -> Explanation | None:
     """Shrink the values of the example that was found and locate the difference.
 
     found: from the exploration, its case already minimal; None takes the first mismatch that has a case. exact: judge
@@ -64,7 +66,8 @@ def explain(pair: Pair, exact: bool, found: Found | None, ledger: Ledger, settin
             again = pair.ask(mode, case, candidate, pair.backward)
             return again is not None and _fails(pair, exact, again, found.key)
 
-        arrays, runs = shrink_arrays(arrays, fails, settings.how.shrink)
+        specs = pair.contract.inputs
+        arrays, runs = shrink_arrays(arrays, fails, settings.how.shrink, specs=specs, deadline=deadline)
         example = pair.ask(mode, case, arrays, pair.backward) or example
     counterexample = Counterexample(
         *found.key, mode, example.case, dict(zip(names, map(_summary, arrays), strict=True)),

@@ -146,9 +146,9 @@ def _offset(a: Array, b: Array, inputs: Sequence[Array], unit: float) -> Iterato
 
 def _identity(a: Array, b: Array, inputs: Sequence[Array], unit: float) -> Iterator[str]:
     for index, array in enumerate(inputs):
-        if array.size == b.size and array.size > 2 and array.dtype.kind == "f":
-            if alike(b, canonical(array).reshape(b.shape), unit):
-                yield f"the output is its input{'' if len(inputs) == 1 else f' {index}'} (identity)"
+        fits = array.size == b.size and array.size > 2 and array.dtype.kind == "f"
+        if fits and alike(b, canonical(array).reshape(b.shape), unit):
+            yield f"the output is its input{'' if len(inputs) == 1 else f' {index}'} (identity)"
 
 
 def _order(a: Array, b: Array, inputs: Sequence[Array], unit: float) -> Iterator[str]:

@@ -11,10 +11,10 @@ import numpy as np
 
 from isomorph.parity import tolerance as yardstick
 from isomorph.parity.compare import canonical, compare_precision, compare_structure
+from isomorph.parity.fault import alike, distance
 from isomorph.parity.flow import Flow
 from isomorph.parity.pair import Pair
 from isomorph.parity.runners.base import ModuleTrace, Perturbation, Request, Response, Runner
-from isomorph.parity.fault import alike, distance
 from isomorph.parity.shelf import Shelf, arranged, laid_out
 from isomorph.parity.stages import Example
 from isomorph.parity.standing import Standing, counterparts, is_operation
@@ -55,7 +55,7 @@ class Inside:
         self.got: Response = converted.respond(self.request)
         self._places = counterparts(self.flow, self.there)
 
-    # ---------------------------------------------------------------------------------------------- what the results say
+    # --------------------------------------------------------------------------------------------- what the results say
     def _differs(self, quantity: str, name: str, expected: Array, got: Array, floor: float = 0.0) -> bool:
         slope = self._example.slope(quantity, name)
         if slope is not None and slope.shape != canonical(expected).shape:
@@ -84,8 +84,10 @@ class Inside:
             reference = self._example.reference.outputs[int(name)]
             for number in self.flow.outputs(self.flow.root):
                 value = self.flow.value(number)
-                if number not in nodes and value.shape == reference.shape and np.array_equal(
-                    value, reference, equal_nan=value.dtype.kind == "f"
+                if (
+                    number not in nodes
+                    and value.shape == reference.shape
+                    and np.array_equal(value, reference, equal_nan=value.dtype.kind == "f")
                 ):
                     placed = got if got.shape == value.shape else arranged(got, value)
                     nodes[number] = np.full(value.shape, np.nan) if placed is None else placed
@@ -117,21 +119,18 @@ class Inside:
         if not self.request.backward:
             return {}, {}
         bad = self._bad("input gradient")
-        names = {id(array): name for name, array in self._example.reference.input_gradients.items()}
         nodes: dict[int, Array] = {}
-        for array in self._example.reference.input_gradients.values():
-            name = names[id(array)]
+        for name, array in self._example.reference.input_gradients.items():
             if name not in bad:
                 continue
             for number in self.flow.inputs(self.flow.root):
                 gradient = self.flow.gradient(number)
-                if number not in nodes and gradient is not None and gradient.shape == array.shape:
-                    if np.allclose(gradient, array, rtol=1e-9, atol=1e-12 * float(np.max(np.abs(array), initial=0.0))):
-                        nodes[number] = bad[name][1]
-                        break
+                if number not in nodes and gradient is not None and alike(gradient, array):
+                    nodes[number] = bad[name][1]
+                    break
         return nodes, self._bad("parameter gradient")
 
-    # ------------------------------------------------------------------------------------------------------- how it stands
+    # ---------------------------------------------------------------------------------------------------- how it stands
     def values(self, surely: Mapping[int, Array]) -> Standing:
         """Of the arrays. surely: see `Standing`."""
         arrays = {number: self.flow.value(number) for number in self.flow.nodes}
@@ -157,16 +156,18 @@ class Inside:
         return Standing(arrays, shelf, self._allowed(arrays, lambda flow, n: flow.gradient(n), floor), named, {})
 
     def _gradients_by_value(self, arrays: Mapping[int, Array]) -> dict[int, Sequence[Array]]:
-        """Node -> the gradients of the converted model's arrays that have its value, or of its counterpart by path; zeros
-        where there is no gradient."""
+        """Node -> the gradients of the converted model's arrays that have its value, or of its counterpart by path;
+        zeros where there is no gradient."""
         values = self.values({})
         named: dict[int, Sequence[Array]] = {}
         for number, gradient in arrays.items():
-            hit = values.hit(number)
-            found = [self._gradient(label) for label in values.shelf.same(hit)] if hit is not None else []
-            if hit is None and self.flow.nodes[number].call in self._places:
-                call = self.there[self._places[self.flow.nodes[number].call]]
-                found = list(call.output_gradients if self.flow.nodes[number].output else call.input_gradients)
+            node, hit = self.flow.nodes[number], values.hit(number)
+            found: list[Array | None] = []
+            if node.call in self._places:
+                call = self.there[self._places[node.call]]
+                found = list(call.output_gradients if node.output else call.input_gradients)
+            elif hit is not None:
+                found = [self._gradient(label) for label in values.shelf.same(hit)]
             if found:
                 known = [g for g in found if g is not None and g.size == gradient.size]
                 named[number] = known or [np.zeros(gradient.shape)]
@@ -176,7 +177,9 @@ class Inside:
         """The gradient of an array that has a label on the shelf of values."""
         call, place = self.there[label // PLACES], label % PLACES
         count = len(call.outputs)
-        found = call.output_gradients[place:] if place < count else call.input_gradients[place - count :]
+        found: tuple[Array | None, ...] = (
+            call.output_gradients[place:] if place < count else call.input_gradients[place - count :]
+        )
         return found[0] if found else None
 
     def _allowed(
@@ -222,7 +225,7 @@ class Inside:
         allowed = self.unit * np.maximum(yardstick.scale_of(base), 1e-30)
         return standing.shelf.find(base, allowed, standing.taken) is not None
 
-    # --------------------------------------------------------------------------------------------------------- for a place
+    # ------------------------------------------------------------------------------------------------------ for a place
     def live(self, index: int) -> Any:
         """What makes a call again in this process, None where the original lives in another."""
         return self._lives[index] if self._lives is not None and index < len(self._lives) else None
@@ -232,7 +235,7 @@ class Inside:
         return next((i for i, c in enumerate(self.flow.calls) if c.path == path and not c.function), None)
 
     def counterpart(self, index: int, number: int, standing: Standing) -> str:
-        """The name, in the converted model, of what stands for a module: by path, else where it has something like it."""
+        """The name of what stands for a module in the converted model: by path, else where it has something like it."""
         if index in self._places:
             return self.there[self._places[index]].path
         standing.wrong(number)
@@ -243,7 +246,7 @@ class Inside:
 
     def errors(self, standing: Standing) -> tuple[ModuleError, ...]:
         """Accumulated and local errors of the module calls, in order of execution."""
-        found = []
+        found: list[ModuleError] = []
         for index, call in enumerate(self.flow.calls):
             if call.function or len(found) >= LISTED:
                 continue
@@ -272,11 +275,14 @@ class Inside:
 
     def _local(self, index: int) -> float | None:
         """The error of the counterpart, called alone on the original's inputs."""
-        place, alone = self._places.get(index), getattr(self._converted, "call_alone", None)
+        runner: Any = self._converted
+        while not hasattr(runner, "call_alone") and hasattr(runner, "runner"):  # wrapped, in other names
+            runner = runner.runner
+        place, alone = self._places.get(index), getattr(runner, "call_alone", None)
         if place is None or alone is None:
             return None
         call, other = self.flow.calls[index], self.there[place]
-        left = [a for a in call.inputs]
+        left = list(call.inputs)
         given = []
         for array in other.inputs:
             fitting = [a for a in left if a.size == array.size]
@@ -293,4 +299,3 @@ class Inside:
         hits = [shelf.nearest(a) for a in call.outputs if a.dtype.kind in "fc" and a.size]
         errors = [hit.error for hit in hits if hit is not None]
         return max(errors) if errors else None
-

@@ -1,10 +1,10 @@
 """Where two models part: the first module whose inputs agree and whose output does not, forward and backward.
 
 The original's trace has a data flow (`parity.flow`), a graph whose nodes are arrays. Each is looked up by value among
-the arrays of the converted model's trace (`parity.standing`): it agrees; or is wrong, where something else stands in its
-place; or is absent, where the converted model computes it otherwise. From an output that differs the walk goes back
-along the flow as long as nodes do not agree; the wrong node with no other wrong node behind it is where the models part.
-Names are not needed; where the converted model keeps the original's module paths they tell wrong from absent.
+the arrays of the converted model's trace (`parity.standing`): it agrees; or is wrong, where something else stands in
+its place; or is absent, where the converted model computes it otherwise. From an output that differs the walk goes back
+along the flow as long as nodes do not agree; the wrong node with no other wrong node behind it is where the models
+part. Names are not needed; where the converted model keeps the original's module paths they tell wrong from absent.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-
 
 import numpy as np
 
@@ -120,17 +119,23 @@ def _confirmed(inside: Inside, standing: Standing, number: int, array: Array) ->
 
 def _cleared(inside: Inside, standing: Standing, number: int, absent: list[int]) -> tuple[int, list[int]]:
     """A wrong array that its function makes from another array of the converted model's is rightly computed. That other
-    array is what stands in the place of one of the function's inputs, although the right one is there too, somewhere."""
+    array is what stands in the place of one of the function's inputs, although the right one is there too."""
     flow = inside.flow
     for _ in flow.calls:
         call = flow.calls[flow.nodes[number].call]
-        if absent or not flow.nodes[number].output or (not call.function and any(flow.children(flow.nodes[number].call))):
+        if (
+            absent
+            or not flow.nodes[number].output
+            or (not call.function and any(flow.children(flow.nodes[number].call)))
+        ):
             break
         for source, place in flow.given(flow.nodes[number].call):
-            if source in flow.inputs(flow.root):  # given to both models
+            if source is None or source in flow.inputs(flow.root):  # given to both models
                 continue
-            other = _instead(inside, standing, number, place) if source is not None else None
-            if source is not None and other is not None:
+            if any(user != number and standing.agrees(user) for user in flow.users[source]):
+                continue  # read rightly elsewhere: then it is the reading here that is wrong
+            other = _instead(inside, standing, number, place)
+            if other is not None:
                 standing.displace(source, other)
                 number = source
                 break
@@ -205,7 +210,7 @@ def _owner(flow: Flow, number: int) -> tuple[int, str]:
     node = flow.nodes[number]
     call = flow.calls[node.call]
     if node.output and not call.function:
-        inner = [i for i in flow.children(node.call)]
+        inner = list(flow.children(node.call))
         modules = [flow.calls[i].path for i in inner if not flow.calls[i].function]
         return node.call, f"in its own code, after {modules[-1]}" if modules else ""
     parent = call.parent if call.parent >= 0 else flow.root

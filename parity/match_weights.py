@@ -100,14 +100,21 @@ class _Matching:
     def _by_slices(self, matrices: bool, flat: bool = False) -> None:
         dtypes = list(dict.fromkeys(held.kept for held in self.b.values() if held.array.dtype.kind in "fc"))
         for dtype in dtypes:
-            left = {n: h.at(dtype) for n, h in self.a.items() if h.array.dtype.kind in "fc" and _varies(h, matrices)}
-            right = {n: h.at(dtype) for n, h in self.b.items() if h.kept == dtype and _varies(h, matrices)}
-            right = {name: array for name, array in right.items() if name not in self.rows}
+            shared = {key for kept, key in self._groups() if kept == dtype}  # whole arrays, which others decide
+            free = {n: h for n, h in self.a.items() if h.array.dtype.kind in "fc" and h.key(dtype) not in shared}
+            left = {n: h.at(dtype) for n, h in free.items() if _varies(h, matrices)}
+            right = {
+                n: h.at(dtype)
+                for n, h in self.b.items()
+                if h.kept == dtype and n not in self.rows and h.key(dtype) not in shared and _varies(h, matrices)
+            }
             elements = sum(array.size for array in left.values())
             if not left or not right or (flat and elements > FLAT):
                 continue
+            copies = Counter(held.key(dtype) for held in free.values())
             for name, pieces in match_slices(left, right, flat).items():
-                self._take(WeightMatch(name, tuple(pieces)))
+                how = "order" if copies[free[name].key(dtype)] > 1 else "value"
+                self._take(WeightMatch(name, tuple(pieces), how))
 
     def _pair(self, name: str, other: str, how: str) -> bool:
         """Match two whole arrays of the same values."""
@@ -132,7 +139,8 @@ class _Matching:
         name = match.original
         self.found.matches[name] = match
         self.a.pop(name, None)
-        if match.how in ("order", "shape") or match.note:
+        counts = self.all_a[name].array.dtype.kind in "iub"  # one counter is as good as another
+        if not counts and (match.how in ("order", "shape") or match.note):
             why = {"order": "by its place in the list alone", "shape": "by its shape, not by its values"}
             words = [why.get(match.how, ""), match.note]
             self.found.ambiguous.append(
@@ -303,6 +311,7 @@ class _Matching:
             round(affinity, 9),
             float(bool(role(name)) and role(name) == role(other)),
             float(len(set(tokens(name)[:-1]) & set(tokens(other)[:-1]))),
+            float(a.array.ndim == b.array.ndim),
         )
 
     def _first(self, names: list[str], others: list[str]) -> bool:

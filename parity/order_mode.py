@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -39,4 +40,8 @@ def _kthvalue(x: torch.Tensor, k: int, dim: int = -1, keepdim: bool = False) -> 
     return (values, places) if keepdim else (values.squeeze(dim), places.squeeze(dim))
 
 
-_SETTLED = {"aten.sort.default": _sort, "aten.topk.default": _topk, "aten.kthvalue.default": _kthvalue}
+_SETTLED: dict[str, Callable[..., Any]] = {
+    "aten.sort.default": _sort,
+    "aten.topk.default": _topk,
+    "aten.kthvalue.default": _kthvalue,
+}

@@ -35,6 +35,7 @@ HALF_FACTOR = 4.0
 UNCLEAR = 0.1  # a response of the original, relative to its size, above which nothing is known of the other's error
 LARGEST = {"float16": 65504.0, "bfloat16": 3.38e38}
 FLAT = 1e-2  # an output that deviates from its mean by less, relative to its size, is measured by its size
+BEYOND = "beyond what the artifact was calibrated for"
 Outcomes = dict[tuple[str, str], str]
 
 
@@ -62,7 +63,8 @@ def judge_quantised(pair: Pair, example: Example, ledger: Ledger) -> Outcomes:
         return {("signature", "outputs"): "structure"}
     found = _half(pair, example, got, precision) if precision in HALF else _quantised(pair, example, got, precision)
     for quantity, name, finding in found:
-        ledger.record("precision", quantity, name, mode, precision, case, finding)
+        if finding.message != BEYOND:  # of which nothing was expected: neither evidence nor a lack of it
+            ledger.record("precision", quantity, name, mode, precision, case, finding)
         if finding.outcome not in ("precision", "imprecise"):
             outcomes[quantity, name] = finding.outcome
     return outcomes
@@ -209,7 +211,7 @@ def _quantised(pair: Pair, example: Example, got: Response, precision: str) -> I
     for index, (reference, new) in enumerate(zip(example.reference.outputs, got.outputs, strict=True)):
         finding = compare_to_budget(reference, new, budget)
         if not like and finding.outcome in ("precision", "equal"):
-            finding = replace(finding, outcome="inconclusive", message="beyond what the artifact was calibrated for")
+            finding = replace(finding, outcome="inconclusive", message=BEYOND)
         yield "output", str(index), finding
 
 

@@ -1,7 +1,8 @@
-"""A dispatch mode that makes every arithmetic result of a program a little wrong, as another right program's would be.
+"""A dispatch mode that makes every operand of a program's arithmetic a little wrong, as another right program's may be.
 
 Perturbing inputs and parameters alone does not show what a program loses inside: the gradient of a saturated tanh is
-1 - y^2 with y rounded to within one ulp of 1, and any program that computes it so has that error, whatever the inputs.
+1 - y^2 with y rounded to within one ulp of 1, and any program that computes it so has that error, whatever the inputs;
+the normalisation of three copies of one number divides by nearly nothing whatever their mean was rounded by.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = ["RoundingMode"]
 
-# What gives some of its operands' elements as they are: no rounding, in any program.
+# What gives some of its operand's elements as they are: no rounding, in any program.
 EXACT = frozenset({
     "_to_copy", "abs", "amax", "amin", "cat", "ceil", "clamp", "clamp_max", "clamp_min", "clone",
     "constant_pad_nd", "copy_", "detach", "embedding", "fill", "fill_", "flip", "floor", "gather", "hardtanh",
@@ -29,7 +30,8 @@ EXACT = frozenset({
 
 
 class RoundingMode(TorchDispatchMode):
-    """Multiplies the floating results of arithmetic, forward and backward, by 1 +- delta with signs drawn from `seed`.
+    """Multiplies the floating operands of arithmetic, forward and backward, by 1 +- delta with signs drawn from `seed`;
+    the results, where it works in place.
 
     Views, copies, selections, factories and random draws stay exact.
     """
@@ -43,22 +45,28 @@ class RoundingMode(TorchDispatchMode):
         self._seed = seed
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
         if isinstance(func, HigherOrderOperator) or not _rounds(func):
+            return func(*args, **kwargs)
+        if func._schema.is_mutable:
+            result = func(*args, **kwargs)
+            for tensor in pytree.tree_leaves(result):
+                if _is_floating(tensor):
+                    tensor.mul_(self._factor(tensor))
             return result
-        if not any(isinstance(a, torch.Tensor) and a.is_floating_point() for a in pytree.tree_leaves(args)):
-            return result
-        for tensor in pytree.tree_leaves(result):
-            if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tensor.layout == torch.strided:
-                self._move(tensor)
-        return result
+        args, kwargs = pytree.tree_map(lambda x: x * self._factor(x) if _is_floating(x) else x, (args, kwargs))
+        return func(*args, **kwargs)
 
-    def _move(self, tensor: torch.Tensor) -> None:
+    def _factor(self, tensor: torch.Tensor) -> torch.Tensor:
         generator = self._generators.get(tensor.device)
         if generator is None:
             generator = self._generators[tensor.device] = torch.Generator(tensor.device).manual_seed(self._seed)
         sign = torch.randint(0, 2, tensor.shape, generator=generator, device=tensor.device).to(tensor.dtype)
-        tensor.mul_(1 + self._delta * (2 * sign - 1))
+        return 1 + self._delta * (2 * sign - 1)
+
+
+def _is_floating(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point() and value.layout == torch.strided
 
 
 def _rounds(func: Any) -> bool:

@@ -100,7 +100,8 @@ class Shelf:
         limit = np.full(wanted.shape, 1e-7 * rms(wanted))
         for item in self._items.get(ref.size, ()):
             if item.label not in without and _agrees(wanted, np.sort(item.flat), limit):
-                return _hit(ref, item, tuple(range(ref.ndim)), 1.0)
+                order = max(orders(ref.shape), key=lambda o: _kept(ref, item.flat, o))
+                return _hit(ref, item, order, 1.0)
         return None
 
     def sized(self, size: int, without: frozenset[int] = frozenset()) -> Iterator[Array]:
@@ -180,9 +181,20 @@ def likeness(left: Array, right: Array) -> float:
     return float(abs(np.dot(a, b)) / max(np.sqrt(np.dot(a, a) * np.dot(b, b)), 1e-300))
 
 
+def _kept(ref: Array, flat: Array, order: tuple[int, ...]) -> tuple[int, float]:
+    """How much of the arrangement is kept if the other array's axes come in this order: the number of axes along which
+    every line has the same elements; then nearness."""
+    array = flat.reshape(tuple(ref.shape[axis] for axis in order)).transpose(np.argsort(order))
+    limit = 1e-7 * rms(ref)
+    same = sum(bool(np.all(np.abs(np.sort(array, a) - np.sort(ref, a)) <= limit)) for a in range(ref.ndim))
+    return same, -rms(array - ref)
+
+
 def _apart(left: Array, right: Array) -> Array:
     with np.errstate(all="ignore"):
-        return np.asarray(np.nan_to_num(np.where(left == right, 0.0, left - right), nan=0.0, posinf=1e300, neginf=-1e300))
+        return np.asarray(
+            np.nan_to_num(np.where(left == right, 0.0, left - right), nan=0.0, posinf=1e300, neginf=-1e300)
+        )
 
 
 def _hit(ref: Array, item: _Item, order: tuple[int, ...], alike: float) -> Hit:

@@ -1,5 +1,4 @@
-"""How each array of the original's trace stands in the converted model's: it agrees, is wrong, or is absent. numpy only,
-pure."""
+"""How each array of the original's trace stands in the converted model's: it agrees, is wrong, or is absent. Pure."""
 
 from __future__ import annotations
 
@@ -171,4 +170,3 @@ class Standing:
             absent.add(other)
             stack += [b for b in behind.get(other, ()) if b in reached]
         return sorted(absent), True
-

@@ -50,6 +50,7 @@ STRATA: Mapping[str, tuple[str, ...]] = {
 }
 SHARES = {"normal": 4, "mixed": 8, "grid": 4, "large": 4, "edge": 4}
 ORDER = ("normal", "mixed", "grid", "mixed", "large", "edge")
+HIDDEN = 1e6
 SPREAD = 4  # inputs may have so many times the example's elements,
 SMALL = 4096  # or so many
 
@@ -267,7 +268,23 @@ def materialise(contract: Contract, case: Case) -> tuple[Array, ...]:
         else:
             values = into_range(draw(case.distribution, rng, shape), case.distribution, spec.low, spec.high, rng)
             arrays.append(round_to(values, spec.dtype))
-    return tuple(arrays)
+    return _behind_masks(contract, case, tuple(arrays))
+
+
+def _behind_masks(contract: Contract, case: Case, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+    """Where inputs are large anyway, what a mask hides is a million times as large: none of it may be seen."""
+    if case.distribution not in ("large", "wide", "edge"):
+        return arrays
+    masks = [(a, 1 if s.lead is None else s.lead) for s, a in zip(contract.inputs, arrays, strict=True) if is_mask(s)]
+    found = []
+    for spec, array in zip(contract.inputs, arrays, strict=True):
+        free = array.dtype.kind == "f" and not spec.kept and spec.low is None and spec.high is None
+        for mask, kept in masks if free else ():
+            if mask.ndim and array.shape[: mask.ndim] == mask.shape:
+                hidden = (mask != kept).reshape(*mask.shape, *[1] * (array.ndim - mask.ndim))
+                array = round_to(np.where(hidden, array.astype(np.float64) * HIDDEN, array), spec.dtype)
+        found.append(array)
+    return tuple(found)
 
 
 def round_to(array: Array, dtype: str) -> Array:

@@ -1,13 +1,15 @@
 """Rules: order: sort, top k, the nanmedian, distinct values.
 
 Equal elements keep their order (torch promises that for stable=True only; where it does not, any order is right).
-Values come back through a gather by index, so their gradient goes where torch sends it. NaNs are not put in order.
+Values come back through a gather by index, so their gradient goes where torch sends it. NaN is above +inf, as in torch;
+the backends leave its place open.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 from ..builder import Dynamic
@@ -24,7 +26,18 @@ def reversed_order(k: Any, x: Any) -> Any:
 
 def sorting_index(k: Any, x: Any, axis: int, descending: bool = False) -> Any:
     key = k.cast(x, "int32") if str(k.dtype(x)) in ("bool", "uint8") else x
-    return ops.argsort(reversed_order(k, key) if descending else key, axis=axis)
+    key = reversed_order(k, key) if descending else key
+    if category(str(k.dtype(x))) < 2:
+        return ops.argsort(key, axis=axis)
+    nan = ops.isnan(x)
+    order = ops.argsort(ops.where(nan, -np.inf if descending else np.inf, key), axis=axis)
+    return beyond_infinity(order, nan, axis, descending)
+
+
+def beyond_infinity(order: Any, nan: Any, axis: int, first: bool) -> Any:
+    """An order in which NaNs stand among infinities, with all of them at its beginning or at its end."""
+    flags = ops.take_along_axis(ops.cast(nan, "int32"), order, axis=axis)
+    return ops.take_along_axis(order, ops.argsort(ops.negative(flags) if first else flags, axis=axis), axis=axis)
 
 
 @rule("aten.sort.default", "aten.sort.stable", layout=MAPPED)
@@ -51,9 +64,16 @@ def topk(k: Any, x: Any, count: Size, dim: int = -1, largest: bool = True, sorte
         return x, ops.cast(ops.zeros_like(x), "int64")
     axis = k.axis(dim)
     (count,) = plain(count)
-    key = ops.moveaxis(x, axis, -1)
-    values, places = ops.top_k(key if largest else reversed_order(k, key), count, sorted=True)
-    return ops.moveaxis(values if largest else reversed_order(k, values), -1, axis), ops.moveaxis(places, -1, axis)
+    rows = ops.moveaxis(x, axis, -1)
+    key = rows if largest else reversed_order(k, rows)
+    last = len(rows.shape) - 1
+    if category(str(k.dtype(x))) < 2:
+        _, places = ops.top_k(key, count, sorted=True)
+    else:
+        nan = ops.isnan(rows)
+        _, places = ops.top_k(ops.where(nan, np.inf if largest else -np.inf, key), count, sorted=True)
+        places = beyond_infinity(places, nan, last, largest)
+    return ops.moveaxis(ops.take_along_axis(rows, places, axis=-1), -1, axis), ops.moveaxis(places, -1, axis)
 
 
 def picked(k: Any, x: Any, place: Any, axis: int, keepdim: bool) -> tuple[Any, Any]:

@@ -76,7 +76,9 @@ def number(again: Again) -> Iterator[tuple[str, Any]]:
         found = again.solve(lambda value: again.given(name, place, value), known, honest, positive=honest > 0)
     if found is not None:
         same = f"{found[0]:.4g}" == f"{honest:.4g}"
-        shown = f"{found[0]:.9g}, not {honest:.9g} (rounded to float32)" if same else f"{found[0]:.4g}, not {honest:.4g}"
+        shown = (
+            f"{found[0]:.9g}, not {honest:.9g} (rounded to float32)" if same else f"{found[0]:.4g}, not {honest:.4g}"
+        )
         yield f"{name.replace('_', ' ')} is {shown}", found[1]
 
 
@@ -99,9 +101,8 @@ def prelu(again: Again) -> Iterator[tuple[str, Any]]:
 @alternative("Softmax", "softmax", "LogSoftmax", "log_softmax", "Softmax2d", "Softmin")
 def softmax(again: Again) -> Iterator[tuple[str, Any]]:
     x = again.x
-    named = getattr(again.module, "dim", None) if isinstance(again.module, torch.nn.Module) else None
-    dim = named if named is not None else again.argument("dim", 1, -1)
-    dim = int(dim) % x.ndim
+    dim = again.number("dim", 1, None)
+    dim = int(-1 if dim is None else dim) % x.ndim
     logarithm = "log" in again.fault.kind.lower()
     honest, other = (F.log_softmax, F.softmax) if logarithm else (F.softmax, F.log_softmax)
     for axis in range(x.ndim):
@@ -123,7 +124,7 @@ def softmax(again: Again) -> Iterator[tuple[str, Any]]:
 # -------------------------------------------------------------------------------------------------------------- dropout
 @alternative("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "dropout")
 def dropout(again: Again) -> Iterator[tuple[str, Any]]:
-    rate = again.module.p if isinstance(again.module, torch.nn.Module) else again.argument("p", 1, 0.5)
+    rate = again.number("p", 1, 0.5)
     x, keep = again.x, 1.0 - float(rate)
     expected = torch.from_numpy(again.fault.expected[0].copy())
     if 0.0 < keep < 1.0:
@@ -139,7 +140,7 @@ def dropout(again: Again) -> Iterator[tuple[str, Any]]:
             yield f"kept values are scaled by 1/(1 - {rate:g}) twice", expected / keep
 
 
-# -------------------------------------------------------------------------------------------------- functions of tensors
+# ------------------------------------------------------------------------------------------------- functions of tensors
 @alternative("masked_fill", "masked_fill_", "where")
 def mask(again: Again) -> Iterator[tuple[str, Any]]:
     got, place = again.fault.observed()
@@ -154,7 +155,10 @@ def mask(again: Again) -> Iterator[tuple[str, Any]]:
 def transcendental(again: Again) -> Iterator[tuple[str, Any]]:
     x, name = again.x, again.live.function.__name__
     for high in (80.0, 88.0, 100.0, 50.0, 20.0, 10.0):
-        yield f"the argument is clipped to {high:g}", again.run(lambda t, *a, high=high, **k: again.live.function(t.clamp_max(high)))
+        yield (
+            f"the argument is clipped to {high:g}",
+            again.run(lambda t, *a, high=high, **k: again.live.function(t.clamp_max(high))),
+        )
     naive = {"expm1": lambda: torch.exp(x) - 1, "log1p": lambda: torch.log(1 + x), "log": lambda: torch.log1p(x),
              "rsqrt": lambda: 1 / x.sqrt().add(1e-5), "exp": lambda: torch.expm1(x)}.get(name)  # fmt: skip
     text = {"expm1": "exp(x) - 1", "log1p": "log(1 + x)", "log": "log(1 + x), not log(x)",

@@ -39,8 +39,9 @@ def attention(again: Again) -> Iterator[tuple[str, Any]]:
         for shift in (-1, 1):
             text = f"the causal mask is shifted by {shift}"
             yield text, again.run(is_causal=False, attn_mask=ones.tril(shift))
-        yield "masked with -1e4, not -infinity", again.run(
-            is_causal=False, attn_mask=_finite(ones.tril(), query.dtype, -1e4)
+        yield (
+            "masked with -1e4, not -infinity",
+            again.run(is_causal=False, attn_mask=_finite(ones.tril(), query.dtype, -1e4)),
         )
 
 
@@ -63,15 +64,15 @@ def layout(again: Again) -> Iterator[tuple[str, Any]]:
 
 @alternative(*SHUFFLES)
 def shuffle(again: Again) -> Iterator[tuple[str, Any]]:
-    module, x = again.module, again.x
+    x = again.x
     kind = again.fault.kind.removeprefix("F.").removeprefix("torch.").lower().replace("_", "")
     batch, channels = x.shape[:2]
     if kind == "channelshuffle":
-        groups = module.groups if isinstance(module, torch.nn.Module) else again.argument("groups", 1, 1)
+        groups = int(again.number("groups", 1, 1))
         text = f"shuffled with {channels // groups} groups, not {groups}"
         yield text, torch.nn.functional.channel_shuffle(x, channels // groups)
     elif kind == "pixelshuffle":
-        factor = module.upscale_factor if isinstance(module, torch.nn.Module) else again.argument("upscale_factor", 1, 1)
+        factor = int(again.number("upscale_factor", 1, 1))
         height, width = x.shape[-2:]
         parts = x.reshape(batch, factor, factor, channels // factor**2, height, width)
         text = "channels are taken apart as (r, r, c), not (c, r, r)"
@@ -103,5 +104,7 @@ def joined(again: Again) -> Iterator[tuple[str, Any]]:
     if len(tensors) > 1:
         yield "joined in the reverse order", join(tensors[::-1], dim)
         if name != "stack" and len({t.shape for t in tensors}) == 1:
-            mixed = torch.stack(tensors, dim % tensors[0].ndim + 1).flatten(dim % tensors[0].ndim, dim % tensors[0].ndim + 1)
+            mixed = torch.stack(tensors, dim % tensors[0].ndim + 1).flatten(
+                dim % tensors[0].ndim, dim % tensors[0].ndim + 1
+            )
             yield "interleaved, not one after the other", mixed

@@ -1,7 +1,7 @@
 """What a test for a cause works with: the difference, the call made again with something changed, and a solver.
 
-An alternative recomputes what the original gives under one mistake. It is a cause where it reproduces what the converted
-model has, and the honest value does not.
+An alternative recomputes what the original gives under one mistake. It is a cause where it reproduces what the
+converted model has, and the honest value does not.
 """
 
 from __future__ import annotations
@@ -98,6 +98,12 @@ class Again:
         if position is not None and position < len(self.live.args):
             return self.live.args[position]
         return default
+
+    def number(self, name: str, position: int | None, default: Any = None) -> Any:
+        """An attribute of the module, or the function's argument of that name."""
+        if isinstance(self.live.function, torch.nn.Module):
+            return getattr(self.live.function, name, default)
+        return self.argument(name, position, default)
 
     def given(self, name: str, position: int | None, value: Any) -> list[Array]:
         """Flat outputs of a function call with one argument changed."""

@@ -1,4 +1,4 @@
-"""Convolutions, linear maps and embeddings: weights turned, padding on another side, a bias or groups in another order."""
+"""Convolutions, linear maps and embeddings: weights turned, padding on another side, biases, groups."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ def linear(again: Again) -> Iterator[tuple[str, Any]]:
     weight = again.module.weight
     if weight.shape[0] == weight.shape[1]:
         yield "the square weight is transposed", _weight(again, lambda w: w.t())
-    yield "the weight's memory is read in the other order (reshaped where it should be transposed)", _weight(
-        again, lambda w: w.t().reshape(w.shape)
+    yield (
+        "the weight's memory is read in the other order (reshaped where it should be transposed)",
+        _weight(again, lambda w: w.t().reshape(w.shape)),
     )
 
 
@@ -60,8 +61,9 @@ def padding(again: Again) -> Iterator[tuple[str, Any]]:
         return
     rank = x.ndim - 2
     if rank == 2 and module.padding[0] != module.padding[1]:
-        yield "the padding of height and width is exchanged", again.having(
-            padding=module.padding[::-1], _reversed_padding_repeated_twice=_twice(module.padding[::-1])
+        yield (
+            "the padding of height and width is exchanged",
+            again.having(padding=module.padding[::-1], _reversed_padding_repeated_twice=_twice(module.padding[::-1])),
         )
     yield "padding is asymmetric ('same' as TensorFlow pads it)", _same(module, x)
     total = [2 * p for p in module.padding]
@@ -109,7 +111,10 @@ def groups(again: Again) -> Iterator[tuple[str, Any]]:
     inputs = torch.arange(x.shape[1]).view(count, -1)
     for text, index in (
         ("input channels are interleaved over the groups", inputs.t().reshape(-1)),
-        *((f"group {shift} takes the input of group 0", inputs.roll(-shift, 0).reshape(-1)) for shift in (1, count - 1)),
+        *(
+            (f"group {shift} takes the input of group 0", inputs.roll(-shift, 0).reshape(-1))
+            for shift in (1, count - 1)
+        ),
     ):
         yield text, again.run(lambda given, *rest, index=index, **more: module(given[:, index], *rest, **more))
 
@@ -135,7 +140,10 @@ def embedding(again: Again) -> Iterator[tuple[str, Any]]:
     table = module.weight.detach()
     rows = table.shape[0]
     for shift in (1, -1):
-        yield f"the row {'after' if shift > 0 else 'before'} the one asked for (off by one)", table[(index + shift) % rows]
+        yield (
+            f"the row {'after' if shift > 0 else 'before'} the one asked for (off by one)",
+            table[(index + shift) % rows],
+        )
     if module.padding_idx is not None:
         yield "the padding row is zero", table.index_fill(0, torch.tensor([module.padding_idx]), 0.0)[index]
     yield "scaled by the root of the width", table[index] * table.shape[1] ** 0.5

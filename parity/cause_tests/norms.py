@@ -50,8 +50,9 @@ def batch_norm(again: Again) -> Iterator[tuple[str, Any]]:
     if module.training:
         yield "normalised with the unbiased variance", _normalised(again, mean, x.var(axes, unbiased=True), "inside")
     if running[1] is not None:
-        yield "normalised with the standard deviation where the variance is meant", _normalised(
-            again, mean, variance.sqrt(), "inside"
+        yield (
+            "normalised with the standard deviation where the variance is meant",
+            _normalised(again, mean, variance.sqrt(), "inside"),
         )
     yield from _affine(again, mean, variance)
 
@@ -155,4 +156,3 @@ def _other_axes(again: Again, rank: int, dim: Any) -> Iterator[tuple[str, Any]]:
         for axis in range(rank):
             if axis != dim % rank:
                 yield f"along axis {axis}, not {dim % rank}", again.given("dim", 2, axis)
-

@@ -32,7 +32,10 @@ def maximum(again: Again) -> Iterator[tuple[str, Any]]:
     pool: Any = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[rank - 1]
     if any(padding):
         sides = [p for size in reversed(padding) for p in (size, size)]
-        yield "padded with 0, not with -infinity", pool(F.pad(x, sides), kernel, stride, 0, module.dilation, module.ceil_mode)
+        yield (
+            "padded with 0, not with -infinity",
+            pool(F.pad(x, sides), kernel, stride, 0, module.dilation, module.ceil_mode),
+        )
     yield from _asymmetric(x, pool, kernel, stride, float("-inf"))
     if rank == 2 and padding[0] != padding[1]:
         yield "the padding of height and width is exchanged", again.having(padding=padding[::-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ def gates(again: Again) -> Iterator[tuple[str, Any]]:
     for order in itertools.permutations(honest):
         if order != honest:
             shown = "".join(names[i] for i in order)
-            yield f"gates are in the order {shown}, not {names}", again.altered(lambda m, o=order: _gates_moved(m, o))
+            yield f"gates are in the order {shown}, not {names}", again.altered(partial(_gates_moved, order=order))
 
 
 @alternative("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")
@@ -59,11 +60,18 @@ def directions(again: Again) -> Iterator[tuple[str, Any]]:
         outputs = again.run()
         half = outputs[0].shape[-1] // 2
         first, second = outputs[0][..., :half], outputs[0][..., half:]
-        yield "the directions are exchanged", [torch.cat([torch.from_numpy(second), torch.from_numpy(first)], -1).numpy()]
-        yield "the reverse direction's output is not turned back", [
-            torch.cat([torch.from_numpy(first), torch.from_numpy(second.copy()).flip(axis)], -1).numpy()
-        ]
-        yield "the reverse direction runs forwards", again.run(lambda given, *rest: _forwards(module, given, rest, axis, half))
+        yield (
+            "the directions are exchanged",
+            [torch.cat([torch.from_numpy(second), torch.from_numpy(first)], -1).numpy()],
+        )
+        yield (
+            "the reverse direction's output is not turned back",
+            [torch.cat([torch.from_numpy(first), torch.from_numpy(second.copy()).flip(axis)], -1).numpy()],
+        )
+        yield (
+            "the reverse direction runs forwards",
+            again.run(lambda given, *rest: _forwards(module, given, rest, axis, half)),
+        )
 
 
 def _forwards(module: Any, given: Any, rest: Any, axis: int, half: int) -> Any:
@@ -79,17 +87,19 @@ def states(again: Again) -> Iterator[tuple[str, Any]]:
         yield "the initial state is ignored", again.run(lambda given, *rest: module(given))
         if len(again.fault.inputs) == 3:
             for name, zeroed in (("h", (0.0, 1.0)), ("c", (1.0, 0.0))):
-                yield f"the initial state {name} is ignored", again.run(
-                    lambda given, state, z=zeroed: module(given, (state[0] * z[0], state[1] * z[1]))
+                yield (
+                    f"the initial state {name} is ignored",
+                    again.run(lambda given, state, z=zeroed: module(given, (state[0] * z[0], state[1] * z[1]))),
                 )
-            yield "the initial states h and c are exchanged", again.run(
-                lambda given, state: module(given, (state[1], state[0]))
+            yield (
+                "the initial states h and c are exchanged",
+                again.run(lambda given, state: module(given, (state[1], state[0]))),
             )
     if module.num_layers > 1:
 
         def exchanged(m: Any) -> None:
             for name, parameter in list(m.named_parameters()):
-                if name.endswith("_l0") or name.endswith("_l0_reverse"):
+                if name.endswith(("_l0", "_l0_reverse")):
                     other = getattr(m, name.replace("_l0", "_l1"))
                     if other.shape == parameter.shape:
                         parameter.data, other.data = other.data, parameter.data
@@ -102,8 +112,9 @@ def reset(again: Again) -> Iterator[tuple[str, Any]]:
     """reset_after=False: the reset gate acts on the state before the recurrent product."""
     module = again.module
     if module.num_layers == 1 and not module.bidirectional and again.x.ndim == 3:
-        yield "the reset gate acts before the recurrent product (reset_after=False)", again.run(
-            lambda given, *rest: _reset_before(module, given, rest)
+        yield (
+            "the reset gate acts before the recurrent product (reset_after=False)",
+            again.run(lambda given, *rest: _reset_before(module, given, rest)),
         )
 
 

@@ -93,8 +93,8 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Perturbation:
-    """Multiply floating inputs and parameters by 1 +- delta, with signs drawn from seed. inside: also every result of
-    arithmetic on the way, forward and backward, where the runner can (torch)."""
+    """Multiply floating inputs and parameters by 1 +- delta, with signs drawn from seed. inside: also every operand
+    of arithmetic on the way, forward and backward, where the runner can (torch)."""
 
     delta: float
     seed: int
@@ -111,8 +111,9 @@ class Request:
     cotangents: one per output, None for an output that has no gradient; None altogether lets the runner draw them from
     `seed`. draws: what each random site uses instead of drawing; None lets the runner draw from `seed` and record.
     structure: how the original's outputs nest in this mode (see `align`). perturbation, flush_denormals and contiguous
-    (backward kernels get contiguous operands, equal elements keep their order) are asked of the original only. dropout: False makes layers that drop or
-    add noise act as in eval mode, everything else as in `mode`: for models whose random draws do not correspond.
+    (backward kernels get contiguous operands, equal elements keep their order) are asked of the original only. dropout:
+    False makes layers that drop or add noise act as in eval mode, everything else as in `mode`: for models whose random
+    draws do not correspond.
     """
 
     inputs: tuple[Array, ...]

@@ -20,11 +20,9 @@ from isomorph.parity.runners.spec import ModelSpec
 __all__ = [
     "child_environment",
     "described",
-    "gpus",
     "in_child",
     "is_gpu",
     "keras_backend",
-    "might_see_gpu",
     "require_torch",
     "torch_facts",
     "torch_settings",
@@ -56,13 +54,6 @@ def is_gpu(device: str) -> bool:
 
 def _index(device: str) -> int:
     return int(device.partition(":")[2] or 0)
-
-
-def might_see_gpu() -> bool:
-    """Whether frameworks of this process could find a GPU. Asks none of them: the driver and the environment."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in _HIDDEN:
-        return False
-    return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()
 
 
 def keras_backend() -> str:
@@ -131,30 +122,17 @@ def described(spec: ModelSpec) -> dict[str, str]:
 # --- this process -------------------------------------------------------------------------------------------------
 
 
-def gpus(framework: str) -> list[str]:
-    """The GPUs that "torch", "tensorflow" or "jax" sees in this process; imports it. ImportError: it is not there."""
-    if framework == "torch":
-        import torch
-
-        return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    if framework == "tensorflow":
-        import tensorflow as tf
-
-        return [device.name for device in tf.config.list_physical_devices("GPU")]
-    import jax
-
-    return [str(device) for device in jax.devices() if device.platform in ("gpu", "cuda")]
-
-
 def require_torch(device: str) -> None:
     """UsageError: torch does not see the device."""
     if not is_gpu(device):
         return
-    found = gpus("torch")
-    if _index(device) >= len(found):
+    import torch
+
+    count = torch.cuda.device_count()
+    if _index(device) >= count:
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
         why = f" (CUDA_VISIBLE_DEVICES={hidden!r})" if hidden is not None else ""
-        raise UsageError(f"device {device} is not there: torch sees {len(found) or 'no'} GPU(s){why}; use cpu")
+        raise UsageError(f"device {device} is not there: torch sees {count or 'no'} GPU(s){why}; use cpu")
 
 
 @contextlib.contextmanager

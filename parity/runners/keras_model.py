@@ -133,7 +133,7 @@ class Plain:
 
 
 class PlainRunner(KerasRunner):
-    """A `Plain` model: called as it wants to be called, factories in float64 where it runs in float64."""
+    """A `Plain` model, called as it wants to be called."""
 
     def call(self, tensors: Sequence[Any], request: Request) -> Any:
         """See `KerasRunner`; `training` is given where the model's call has it."""
@@ -143,10 +143,7 @@ class PlainRunner(KerasRunner):
     @contextlib.contextmanager
     def running(self, request: Request) -> Iterator[None]:
         """See `KerasRunner`. Recorded draws of another model have no place here."""
-        from isomorph.convert.keras_dtype import default_dtype
-
-        wide = default_dtype("float64") if self.dtype == "float64" else contextlib.nullcontext()
-        with wide, super().running(replace(request, draws=None)):
+        with super().running(replace(request, draws=None)):
             yield
 
 

@@ -11,11 +11,11 @@ import keras
 import numpy as np
 
 from isomorph.convert.errors import UnsupportedError, UsageError
-from isomorph.convert.keras_dtype import float64_kept
+from isomorph.convert.keras_dtype import default_dtype, float64_kept
 from isomorph.convert.weights import numpy_of
 from isomorph.parity.runners import keras_device, keras_random
 from isomorph.parity.runners.arrays import inputs_of
-from isomorph.parity.runners.base import About, ModuleTrace, ParameterInfo, PortInfo, Request, Response, align
+from isomorph.parity.runners.base import About, ModuleTrace, ParameterInfo, PortInfo, Recorded, Request, Response, align
 from isomorph.parity.runners.keras_vjp import BACKENDS, is_float, pull_back
 from isomorph.parity.runners.moved import draw_cotangent, respond_moved
 from isomorph.parity.strategies import evaluate_dim
@@ -68,6 +68,7 @@ class KerasRunner:
         self._trainable_ids = trainable
         self._volatile = [v for v in self.model.variables if id(v) not in trainable]
         self._own = own_dtype(self.model)
+        self._drawn: Any = None
 
     # ------------------------------------------------------------------------------------------------------ what it is
     def about(self) -> About:
@@ -136,6 +137,12 @@ class KerasRunner:
 
         return tuple(trace_keras(self, request))
 
+    def call_alone(self, index: int, inputs: Sequence[Array]) -> tuple[Array, ...] | None:
+        """See `keras_trace.call_keras_alone`."""
+        from isomorph.parity.runners.keras_trace import call_keras_alone
+
+        return call_keras_alone(self, index, inputs)
+
     def close(self) -> None:
         """Nothing is held."""
 
@@ -161,6 +168,7 @@ class KerasRunner:
             )  # fmt: skip
             buffers = {name: _torch_array(entry) for name, entry in self._buffers.items()}
         seen = run[-1] if run else self._nesting(len(pulled.outputs), request)
+        draws = request.draws if request.draws is not None else self._recorded(request)
         structure, outputs, dtypes = seen.structure, *self._outputs(pulled.outputs, seen.places, request)
         extra = len(outputs) - len(seen.aligned) if seen.aligned is not None else 0
         if seen.aligned is not None and extra:
@@ -178,7 +186,7 @@ class KerasRunner:
         }
         return Response(
             outputs, dtypes, structure, inputs, parameters, buffers,
-            request.cotangents if request.cotangents is not None else seen.cotangents, request.draws or (), extra,
+            request.cotangents if request.cotangents is not None else seen.cotangents, draws, extra,
         )  # fmt: skip
 
     @contextlib.contextmanager
@@ -187,10 +195,15 @@ class KerasRunner:
         draws = self._sites(request)
         replay = self.conversion.replay(draws) if draws else contextlib.nullcontext()
         quiet = contextlib.nullcontext() if request.dropout else keras_random.without_dropout()
-        wide = float64_kept() if self.dtype == "float64" else contextlib.nullcontext()
+        wide = default_dtype("float64") if self.dtype == "float64" else contextlib.nullcontext()
+        records = request.draws is None and not draws and hasattr(self.conversion, "record")
+        keep = self.conversion.record() if records else contextlib.nullcontext()
         saved = [np.array(keras.ops.convert_to_numpy(variable)) for variable in self._volatile]
         try:
-            with keras_device.on(self.device), quiet, replay, wide, keras_random.seeded(self._volatile, request.seed):
+            with (
+                keras_device.on(self.device), quiet, replay, wide, keep as self._drawn,
+                keras_random.seeded(self._volatile, request.seed),
+            ):  # fmt: skip
                 yield
         finally:
             for variable, value in zip(self._volatile, saved, strict=True):
@@ -294,6 +307,14 @@ class KerasRunner:
         arrays = {site.index: np.ones(()) if request.dropout else keras_random.idle_draw(site) for site in idle}
         return {**arrays, **{site.index: draw.values for site, draw in zip(drawing, draws, strict=True)}}
 
+    def _recorded(self, request: Request) -> tuple[Recorded, ...]:
+        """What the sites drew in the last run, in their order; none where that could not be seen."""
+        if self._drawn is None:
+            return ()
+        draws = self._drawn(request.mode == "train")
+        sites = {site.index: site for site in self.conversion.random_sites}
+        return tuple(Recorded(str(sites[index].op), array) for index, array in sorted(draws.items()))
+
     def _infos(self, kind: str) -> dict[str, ParameterInfo]:
         return {
             name: ParameterInfo(
@@ -325,7 +346,10 @@ def own_dtype(model: Any) -> str:
 
 def tensor(array: Array, dtype: Any) -> Any:
     """An array as a tensor of Keras' backend."""
-    return keras.ops.cast(keras.ops.convert_to_tensor(array), keras.backend.standardize_dtype(dtype))
+    name = keras.backend.standardize_dtype(dtype)
+    if name == "float64" and array.dtype.kind == "f":
+        array = array.astype(np.float64)  # TensorFlow's own cast makes zeros of float32's subnormal numbers
+    return keras.ops.cast(keras.ops.convert_to_tensor(array), name)
 
 
 def _gradient(mapped: Any, shape: tuple[int, ...], gradient: Any | None) -> Array:

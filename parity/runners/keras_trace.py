@@ -51,9 +51,9 @@ class _Frame:
 def trace_keras(runner: KerasRunner, request: Request) -> tuple[TracedCall, ...]:
     """One run of the converted model, in order of completion, arrays in Keras' own axis order.
 
-    path: layer names from the model inwards, joined by dots, "" for the model itself; for an operation (`function`) that
-    of the layer it runs in. Gradients on the TensorFlow backend, if the request asks for them. Raises what the model
-    raises.
+    path: layer names from the model inwards, joined by dots, "" for the model itself; for a TensorFlow op
+    that of the layer it runs in. Gradients on the TensorFlow backend, if the request asks for them. Raises what the
+    model raises.
     """
     tracer = _Tracer(runner, request)
     with runner.running(request):
@@ -161,7 +161,7 @@ class _Tracer:
         return threading.get_ident() != self._thread or bool(self._stack and self._stack[-1].whole)
 
     def _layer(self, call: Any, layer: Any, args: Any, kwargs: Any) -> Any:
-        if self._closed or layer is not self._runner.model and not self._stack:
+        if self._closed or (layer is not self._runner.model and not self._stack):
             return call(layer, *args, **kwargs)
         path = ".".join(part for part in (self._stack[-1].path, layer.name) if part) if self._stack else ""
         inputs: list[Any] = []
@@ -246,11 +246,11 @@ class _Tracer:
 
 
 def _is_tensor(value: Any) -> bool:
-    return keras.ops.is_tensor(value) and not isinstance(value, keras.KerasTensor) and hasattr(value, "__array__")
+    return bool(keras.ops.is_tensor(value)) and not isinstance(value, keras.KerasTensor) and hasattr(value, "__array__")
 
 
 def _is_float(value: Any) -> bool:
-    return keras.backend.standardize_dtype(value.dtype).startswith(("float", "bfloat"))
+    return str(keras.backend.standardize_dtype(value.dtype)).startswith(("float", "bfloat"))
 
 
 def _numpy(value: Any) -> Array:

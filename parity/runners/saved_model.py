@@ -139,7 +139,9 @@ def open_saved_model(spec: ModelSpec) -> Opened:
     inputs = inputs_for(spec, ports)
     results = function.structured_outputs
     given = (
-        sorted(results) if isinstance(results, Mapping) else [f"output_{i}" for i in range(len(tf.nest.flatten(results)))]
+        sorted(results)
+        if isinstance(results, Mapping)
+        else [f"output_{i}" for i in range(len(tf.nest.flatten(results)))]
     )
     order, nesting = nest_of(given)
     names = [given[index] for index in order]

@@ -245,7 +245,8 @@ def _title(func: Any, name: str) -> str:
     owner = getattr(func, "__module__", None) or ""
     if owner == "torch.nn.functional":
         return f"F.{name}"
-    if name.startswith("__") or hasattr(torch.Tensor, name) and "Tensor" in getattr(func, "__qualname__", "Tensor"):
+    method = hasattr(torch.Tensor, name) and "Tensor" in getattr(func, "__qualname__", "Tensor")
+    if name.startswith("__") or method:
         return f"Tensor.{name}"
     return f"torch.{name}"
 

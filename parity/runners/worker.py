@@ -9,6 +9,7 @@ The imports at the top are the standard library's, so that an interpreter which 
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import importlib
 import os
@@ -51,15 +52,18 @@ def _give_up(why: str) -> None:
 
 
 def _read(descriptor: int, frames: Any, folder: str) -> None:
+    """Take requests off the pipe until it ends; the process ends with it."""
     from isomorph.parity.runners import wire
 
-    with os.fdopen(descriptor, "rb") as stream:
-        while True:
-            prefix = stream.read(wire.PREFIX.size)
-            if len(prefix) < wire.PREFIX.size:
-                break
-            header, blob = wire.lengths(prefix)
-            frames.put((stream.read(header), stream.read(blob)))
+    try:
+        with os.fdopen(descriptor, "rb") as stream:
+            while len(prefix := stream.read(wire.PREFIX.size)) == wire.PREFIX.size:
+                header, blob = wire.lengths(prefix)
+                frames.put((stream.read(header), stream.read(blob)))
+    except BaseException:  # nobody waits for this thread: no frame, or no memory for one
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
     shutil.rmtree(folder, ignore_errors=True)
     if os.getpgrp() == os.getpid():  # the group is this worker's own
         os.killpg(os.getpid(), signal.SIGKILL)
@@ -77,8 +81,9 @@ def _serve(frames: Any, answers: int) -> None:
             except BaseException as error:  # whatever a model raises is the check's to judge
                 traceback.print_exc()
                 answer = wire.encode({"error": _described(error)})
-            sys.stdout.flush()
-            sys.stderr.flush()
+            with contextlib.suppress(OSError, ValueError):  # a model may have closed them
+                sys.stdout.flush()
+                sys.stderr.flush()
             stream.write(answer)
             stream.flush()
 
@@ -136,18 +141,11 @@ class _Server:
 
 def _versions() -> dict[str, str]:
     """Of this interpreter, and of the frameworks that the model has loaded into it."""
-    from importlib import metadata
-
     from isomorph.parity.environment import PACKAGES
 
-    found = {"python": sys.version.split()[0]}
-    for name in PACKAGES:
-        if name.replace("-", "_") in sys.modules:
-            try:
-                found[name] = metadata.version(name)
-            except metadata.PackageNotFoundError:
-                continue
-    return found
+    loaded = {name: sys.modules.get(name.replace("-", "_")) for name in PACKAGES}
+    said = {name: getattr(module, "__version__", None) for name, module in loaded.items() if module is not None}
+    return {"python": sys.version.split()[0], **{name: str(version) for name, version in said.items() if version}}
 
 
 def _unpickled(objects: bytes) -> dict[str, Any]:

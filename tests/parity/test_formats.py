@@ -90,9 +90,7 @@ def test_a_perturbation_moves_every_float_by_delta_and_no_integer() -> None:
     opened = open_function(ModelSpec(lambda x, i: seen.append((x, i)) or x * i, example=(X, np.ones((4, 3), int))))
     seen.clear()
     delta = 2.0**-10
-    response = opened.runner.respond(
-        Request((X, np.full((4, 3), 2)), "eval", perturbation=Perturbation(delta, seed=1))
-    )
+    response = opened.runner.respond(Request((X, np.full((4, 3), 2)), "eval", perturbation=Perturbation(delta, seed=1)))
     (x, i), relative = seen[0], response.outputs[0] / (2 * X.astype(float)) - 1
     assert np.array_equal(i, np.full((4, 3), 2))
     assert np.allclose(np.abs(relative), delta, rtol=1e-3)

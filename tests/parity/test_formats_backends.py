@@ -31,7 +31,8 @@ gradients_are_right(opened.runner.to_float64(), opened.example, "eval")
 
 net = make_net()
 x = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(0))
-own, twin = TorchRunner(net, example_leaves(x), ("x",)), open_conversion(ModelSpec(TwinConversion(net), example=x)).runner
+own = TorchRunner(net, example_leaves(x), ("x",))
+twin = open_conversion(ModelSpec(TwinConversion(net), example=x)).runner
 for mode in ("eval", "train"):
     seen = own.respond(Request((x.numpy(),), mode))
     request = Request((x.numpy(),), mode, cotangents=seen.cotangents, draws=seen.draws, structure=seen.structure)

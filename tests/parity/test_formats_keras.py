@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,13 @@ def test_a_functional_model_answers_in_its_own_names_and_layout() -> None:
     model = functional()
     opened = open_keras(ModelSpec(model))
     runner, about = opened.runner, opened.runner.about()
-    assert (about.format, about.mapped, about.replays, about.gradients, about.float64) == ("keras", False, False, True, True)
+    assert (about.format, about.mapped, about.replays, about.gradients, about.float64) == (
+        "keras",
+        False,
+        False,
+        True,
+        True,
+    )
     assert [(p.name, p.dtype, p.dims) for p in about.inputs] == [
         ("ids", "int32", ("batch", 4)),
         ("image", "float32", ("batch", 6, 6, 3)),
@@ -104,7 +111,9 @@ def test_the_twin_agrees_with_torch_in_float64() -> None:
     theirs = TorchRunner(net, example_leaves(torch.from_numpy(x)), ("x",)).to_float64()
     expected = theirs.respond(Request((x,), "eval", cotangents=ours.cotangents))
     assert np.max(np.abs(ours.outputs[0] - expected.outputs[0])) < 1e-14
-    assert np.max(np.abs(ours.input_gradients[next(iter(ours.input_gradients))] - expected.input_gradients["x"])) < 1e-14
+    assert (
+        np.max(np.abs(ours.input_gradients[next(iter(ours.input_gradients))] - expected.input_gradients["x"])) < 1e-14
+    )
 
 
 def test_dropout_draws_from_the_seed_and_can_be_switched_off() -> None:
@@ -278,6 +287,22 @@ def test_a_saved_conversion_is_the_original_in_both_dtypes(tmp_path: Path) -> No
         wide = opened.runner.to_float64().respond(request)
         assert largest(own.to_float64().respond(request), wide) < 1e-13
         assert {str(a.dtype) for a in wide.parameter_gradients.values()} == {"float64"}
+
+
+def test_a_conversion_records_what_it_draws() -> None:
+    """As the original of a check: what it drew by itself, replayed, gives the same run, in float64 the same masks."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 4, 4)
+    runner = open_conversion(ModelSpec(isomorph.to_keras(Net(), (x,)))).runner
+    request = Request((x.numpy(),), "train", seed=3)
+    first = runner.respond(request)
+    assert [d.op for d in first.draws] == ["aten.dropout.default", "aten.scaled_dot_product_attention.default"]
+    assert first.draws[0].values.shape == (2, 6, 4, 4)  # torch's axis order
+    assert set(np.unique(first.draws[0].values)) == {0.0, 1.0}
+    again = replace(request, seed=9, cotangents=first.cotangents, draws=first.draws, structure=first.structure)
+    assert largest(first, runner.respond(again)) < 1e-6
+    assert largest(first, runner.to_float64().respond(again)) < 1e-4
+    assert runner.respond(replace(request, mode="eval")).draws == ()
 
 
 def test_a_loaded_conversion_can_be_cast_again_and_keeps_its_weights(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_what_is_no_saved_model_is_one_clear_line(tmp_path: Path) -> None:
 def test_signatures_that_none_can_choose_between_are_listed(tmp_path: Path) -> None:
     module, path = Plain(), str(tmp_path / "two")
     tf.saved_model.save(module, path, signatures={"encode": module.serve, "decode": module.serve})
-    with pytest.raises(UsageError, match="signatures .*encode"):
+    with pytest.raises(UsageError, match=r"signatures .*encode"):
         open_saved_model(ModelSpec(path))
 
 

@@ -25,6 +25,7 @@ def masks(rng: np.random.Generator, rate: float, shape: tuple[int, ...]) -> np.n
     return (rng.random(shape) >= rate) / (1 - rate)
 
 
+@pytest.mark.slow
 def test_a_thousand_honest_pairs_raise_no_alarm() -> None:
     """A round may exceed its level once in 1000 pairs; a check needs two rounds that do."""
     rng = np.random.default_rng(0)
@@ -118,6 +119,13 @@ def test_honest_models_pass(p: float) -> None:
 def test_wrong_dropout_is_caught(name: str) -> None:
     ledger, _ = judge(Dropped(rate(0.1)), Dropped(LAYERS[name]), X)
     assert {(m.kind, m.quantity, m.mode) for m in ledger.mismatches} == {("random", "output", "train")}
+
+
+@pytest.mark.parametrize("name", ["", "rate", "off"])
+def test_a_model_whose_draws_cannot_be_replayed_is_judged_by_its_law(name: str) -> None:
+    converted = Dropped(LAYERS[name] if name else rate(0.1))
+    ledger, coverage = judge(Dropped(rate(0.1)), converted, X, about={"replays": False})
+    assert kinds(ledger) == ({("random", "output")} if name else set()), coverage
 
 
 def test_dropout_left_on_in_eval_mode_is_caught() -> None:

@@ -112,6 +112,7 @@ def test_examples_of_other_kinds_are_run_but_no_evidence() -> None:
         assert judge_quantised(pair, example, ledger) == {("output", "0"): "inconclusive"}
     ledger.settle()
     assert not ledger.mismatches
+    assert not ledger.checks
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -134,6 +134,29 @@ def test_chaos_is_inconclusive() -> None:
     assert coverage["steps"]["optimizers"]["SGD"]["inconclusive"] == ["parameter weight"]
 
 
+class Tie(nn.Module):
+    """A parameter at the kink of a ReLU, with torch's subgradient there or the other one."""
+
+    def __init__(self, other: bool) -> None:
+        super().__init__()
+        self.bias, self.scale = nn.Parameter(torch.zeros(8)), nn.Parameter(torch.ones(8))
+        self.other = other
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = torch.where(self.bias >= 0, self.bias, 0 * self.bias) if self.other else F.relu(self.bias)
+        return x * self.scale + bias
+
+
+@pytest.mark.parametrize("excused", [False, True])
+def test_what_follows_from_an_excused_kink_is_excused(excused: bool) -> None:
+    ledger = Ledger(strict=False)
+    if excused:
+        ledger.kinds["kink"] = 1  # the structure stage has met it
+    judge_steps(make_pair(Tie(False), Tie(True), X), ledger, {})
+    assert bool(ledger.mismatches) is not excused, ledger.mismatches
+    assert any("kink" in text for text in ledger.warnings) is excused
+
+
 def test_without_float64_it_is_judged_at_the_models_own_precision() -> None:
     net = make_net()
     ledger, _ = judge(net, TwinConversion(net), IMAGE, about={"float64": False})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,20 +14,19 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
 
-import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from isomorph.convert.errors import UnsupportedError, UsageError, WeightError
-from isomorph.parity.flow import TracedCall
-from isomorph.parity.runners import base, process, remote, wire
+from isomorph.parity.runners import base, process, remote
 from isomorph.parity.runners.base import Request, Runner
 from isomorph.parity.runners.open import open_runner
 from isomorph.parity.runners.remote import RemoteError, RemoteRunner
 from isomorph.parity.runners.spec import ModelSpec, Opened, WorkerError
+from scripts.package import ROOT, tree_modules
+from tests.meta.test_imports import imports
+from tests.parity.test_wire import same
 
 MODELS = """
 import ctypes, os, subprocess, sys, time
@@ -113,102 +113,6 @@ def gone(pid: int, within: float = 10.0) -> bool:
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
-
-
-# --- the wire -----------------------------------------------------------------------------------------------------
-
-DTYPES = sorted(wire.PLAIN)
-arrays = st.sampled_from(DTYPES).flatmap(
-    lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
-)
-layouts: list[Callable[[np.ndarray], np.ndarray]] = [
-    lambda a: a,
-    lambda a: a.T,
-    np.asfortranarray,
-    lambda a: a[..., ::-1] if a.ndim else a,
-    lambda a: a.astype(a.dtype.newbyteorder(">")),
-]
-leaves = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(max_size=9),
-    st.builds(lambda a, layout: layout(a), arrays, st.sampled_from(layouts)),
-    st.sampled_from([np.float32(1.5), np.int64(-3), np.bool_(True)]),
-)  # fmt: skip
-keys = st.one_of(st.text(max_size=3), st.integers(0, 9))
-
-
-def nests(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    lists = st.lists(inner, max_size=3)
-    small = st.builds(
-        lambda values, kind: kind(values), lists, st.sampled_from([tuple, list, lambda v: dict(enumerate(v))])
-    )
-    requests = st.builds(
-        Request, st.tuples(arrays, arrays), st.sampled_from(["eval", "train"]), structure=inner,
-        draws=st.tuples(st.builds(base.Recorded, st.text(max_size=3), arrays)),
-        perturbation=st.builds(base.Perturbation, st.floats(0, 1), st.integers(0, 9)),
-    )  # fmt: skip
-    return st.one_of(small, st.dictionaries(keys, inner, max_size=3), requests)
-
-
-def sent(value: Any) -> Any:
-    frame = wire.encode(value)
-    header, blob = wire.lengths(frame[: wire.PREFIX.size])
-    rest = frame[wire.PREFIX.size :]
-    assert len(rest) == header + blob
-    return wire.decode(rest[:header], rest[header:])
-
-
-def same(left: Any, right: Any) -> bool:
-    """Equal types, structure and bits; byte order and layout of arrays aside."""
-    if isinstance(left, np.ndarray | np.generic):
-        left, native = np.array(left), left.dtype.newbyteorder("=")
-        same_kind = isinstance(right, np.ndarray | np.generic) and right.dtype == native
-        return same_kind and left.shape == np.shape(right) and left.astype(native).tobytes() == right.tobytes()
-    if type(left) is not type(right):
-        return False
-    if isinstance(left, float):
-        return np.float64(left).tobytes() == np.float64(right).tobytes() or (left != left and right != right)
-    if isinstance(left, list | tuple):
-        return len(left) == len(right) and all(map(same, left, right))
-    if isinstance(left, dict):
-        return list(left) == list(right) and all(same(left[key], right[key]) for key in left)
-    if type(left).__name__ in wire.RECORDS:
-        return all(same(getattr(left, f.name), getattr(right, f.name)) for f in fields(left))
-    return bool(left == right)
-
-
-@given(st.recursive(leaves, nests, max_leaves=12))
-@settings(max_examples=150, deadline=None)
-def test_what_is_sent_arrives(value: Any) -> None:
-    assert same(value, sent(value))
-
-
-def test_every_record_of_the_protocol_travels() -> None:
-    a = np.array([1.0, np.nan, -0.0])
-    port = base.PortInfo("x", "float32", (2, "b", None), -1.0, None)
-    records = [
-        base.About("torch", (port,), sizes={"b": (1, None)}, missing={"gradients": "none"}, notes=("n",)),
-        base.ModuleTrace("a.b", "Linear", 0, (a,), (a, a), (None, a), (a,)),
-        TracedCall("a.b", "Linear", 0, (a,), (a,), parent=3, input_sources=((1, 2), ())),
-        base.ParameterInfo("w", (2, 3), "float32", True, None),
-        base.Response((a,), ("float32",), {"y": [0, None]}, {"x": a}, {"w": a}, {"b": a}, (a, None)),
-    ]
-    arrived = sent(records)
-    assert all(same(one, other) for one, other in zip(records, arrived, strict=True))
-    assert arrived[-1].outputs[0].flags.writeable
-    public = {cls for cls in vars(base).values() if isinstance(cls, type) and cls.__module__ == base.__name__}
-    data = {cls.__name__ for cls in public if not getattr(cls, "_is_protocol", False)}
-    assert data <= set(wire.RECORDS)
-
-
-def test_what_cannot_travel_is_named() -> None:
-    with pytest.raises(TypeError, match="object of type Linear cannot be sent"):
-        wire.encode({"a": torch.nn.Linear(1, 1)})
-    with pytest.raises(TypeError, match="dtype <U1 cannot be sent"):
-        wire.encode(np.array("a"))
-    with pytest.raises(wire.ProtocolError, match="not a frame: it starts with b'WARNING"):
-        wire.lengths(b"WARNING: printed by a framework"[: wire.PREFIX.size])
-    with pytest.raises(wire.ProtocolError, match="not a frame of this version"):
-        wire.decode(b'["Telegram", {}]', b"")
 
 
 # --- what a worker answers ----------------------------------------------------------------------------------------
@@ -351,6 +255,21 @@ def test_a_worker_that_hangs_is_killed(opened: Open, models: Path) -> None:
     assert gone(number)
 
 
+def test_a_worker_that_takes_nothing_is_killed(opened: Open) -> None:
+    """A request larger than the pipe, to a process that has been stopped."""
+    runner = opened("double", timeout=1.0).runner
+    os.kill(runner._worker._process.pid, signal.SIGSTOP)  # type: ignore[attr-defined]
+    with pytest.raises(WorkerError, match="gave no answer within 1 s"):
+        ask(runner, np.zeros(1 << 22))
+
+
+def test_what_is_no_request_ends_a_worker(opened: Open) -> None:
+    runner = opened("double").runner
+    os.write(runner._worker._requests, b"something else entirely")  # type: ignore[attr-defined]
+    with pytest.raises(WorkerError, match=r"(?s)ended with exit status 1; .*not a frame: it starts with b'something e"):
+        ask(runner, X5)
+
+
 def test_a_worker_that_hangs_on_the_way_in(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "START", 2.0)
     models.write_text("import time\ntime.sleep(1000)\n")
@@ -485,6 +404,42 @@ def test_another_interpreter_gets_our_package_and_nothing_else_of_ours(
     )
     answer = ask(opened("seen", python=other).runner, X5).outputs[0].tobytes().decode()
     assert answer == "numpy isomorph.parity.runners.wire"
+
+
+def test_the_package_is_found_in_a_wheels_layout(models: Path, tmp_path: Path, other: str) -> None:
+    """Installed from a wheel, `isomorph` is one folder; in the tree it is three."""
+    site = tmp_path / "site"
+    for name in ("convert", "parity"):
+        ignored = shutil.ignore_patterns("__pycache__", "_facade")
+        shutil.copytree(ROOT / name, site / "isomorph" / name, ignore=ignored)
+    shutil.copy(ROOT / "convert" / "_facade" / "__init__.py", site / "isomorph")
+    models.write_text(
+        "import os, numpy as np, isomorph.convert, isomorph.parity\n"
+        "def seen(x):\n"
+        "    packages = (isomorph.convert, isomorph.parity)\n"
+        "    text = ' '.join(os.path.realpath(p.__path__[0]) for p in packages)\n"
+        "    return np.frombuffer(text.encode(), np.uint8)\n"
+    )
+    program = PARENT.replace("print(*map(int, runner.respond(request).outputs[0]), flush=True)", "print(SAID)")
+    program = program.replace("isolate=True", f"python={other!r}")
+    program = program.replace("SAID", "runner.respond(request).outputs[0].tobytes().decode()")
+    env = {**os.environ, "PYTHONPATH": str(site)}
+    command = [sys.executable, "-c", program, f"{models}:seen", "returns"]
+    run = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == [str((site / "isomorph" / name).resolve()) for name in ("convert", "parity")]
+
+
+def test_no_runner_needs_hypothesis() -> None:
+    """Not even by a module that it imports later: another interpreter has none."""
+    modules = tree_modules()
+    reached, new = set(), {name for name in modules if name.startswith("isomorph.parity.runners")}
+    assert "isomorph.parity.runners.worker" in new
+    while new:
+        reached |= new
+        targets = {target for name in new for target, _, typing_only in imports(name) if not typing_only}
+        assert not {target for target in targets if target.partition(".")[0] == "hypothesis"}
+        new = {name for t in targets for name in (t, t.rpartition(".")[0]) if name in modules} - reached
 
 
 def test_tensors_reach_an_interpreter_without_torch(models: Path, other: str) -> None:

@@ -17,6 +17,8 @@ def _grid(*shape: int, seed: int = 0):
 
 
 NAN = torch.tensor([[1.0, float("nan"), 2.0, 0.5], [3.0, 1.0, 2.0, 0.0]], dtype=torch.float64)
+INF = float("inf")
+SPECIAL = torch.tensor([[1.0, INF, float("nan"), 0.5, -INF], [float("nan"), 2.0, INF, 0.0, 3.0]], dtype=torch.float64)
 
 CASES = [
     Case("sort", ("aten.sort.default",), lambda x: torch.sort(x, 1), _x(2, 5, 3), dynamic=free((0, 1))),
@@ -42,6 +44,16 @@ CASES = [
         lambda x: (torch.sort(x, 0).values * torch.arange(4.0, dtype=torch.float64)[:, None]).cumsum(0),
         _x(4, 3),
     ),
+    Case("sort_nan", ("aten.sort.stable",), lambda x: torch.sort(x, stable=True, dim=-1), lambda: [SPECIAL]),
+    Case(
+        "sort_nan_descending",
+        ("aten.sort.stable",),
+        lambda x: torch.sort(x, stable=True, dim=-1, descending=True),
+        lambda: [SPECIAL],
+    ),
+    Case("topk_nan", ("aten.topk.default",), lambda x: torch.topk(x, 3), lambda: [SPECIAL], dynamic=True),
+    Case("topk_nan_smallest", ("aten.topk.default",), lambda x: torch.topk(x, 5, largest=False), lambda: [SPECIAL]),
+    Case("kthvalue_nan", ("aten.kthvalue.default",), lambda x: torch.kthvalue(x, 3, -1), lambda: [NAN]),
     Case("argsort", ("aten.argsort.default",), lambda x: torch.argsort(x, 1), _x(2, 5, 3), dynamic=True),
     Case(
         "argsort_stable",

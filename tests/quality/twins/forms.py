@@ -180,6 +180,8 @@ ONE_D: dict[str, tuple[Any, Any]] = {
     "amax": (lambda f, x: x.amax(-1) + f(x).amax(-1), lambda f, x: x.flip(-1).amax(-1) + f(x).roll(3, -1).amax(-1)),
     "max of many": (lambda f, x: (f(x) * 2).max(-1).values, lambda f, x: 2 * f(x).max(-1).values),
     "sort": (lambda f, x: f(x).sort(-1).values, lambda f, x: -(-f(x)).sort(-1, descending=True).values),
+    "top k": (lambda f, x: x.topk(3, -1).values * f(x)[:, :3],
+        lambda f, x: torch.sort(x, dim=-1, descending=True, stable=True).values[:, :3] * f(x)[:, :3]),
     "cumulative sum": (lambda f, x: f(x).cumsum(-1), lambda f, x: running_cumsum(f(x))),
     "cumulative sum as product": (lambda f, x: f(x).tanh().cumsum(-1), lambda f, x: triangular_cumsum(f(x).tanh())),
     "product": (lambda f, x: (f(x).sigmoid() + 0.5).prod(-1), lambda f, x: product_by_logs(f(x))),

@@ -169,8 +169,8 @@ class Conversion:
     @contextlib.contextmanager
     def record(self) -> Iterator[Callable[[bool], dict[int, np.ndarray]]]:
         """While open, the random sites keep what they draw. The function that it gives turns what one call of the model
-        in train mode (True) or eval mode drew into `replay`'s form; {} where not every site that draws was seen, as under
-        a JAX transformation."""
+        in train mode (True) or eval mode drew into `replay`'s form; {} where not every site that draws was seen, as
+        under a JAX transformation."""
         from .random_sites import collect, recording
 
         with recording(self.random_sites) as drawn:

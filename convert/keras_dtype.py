@@ -39,7 +39,7 @@ def with_dtype(model: Any, dtype: str, build: Callable[[Any], Any] | None = None
     except Exception as error:  # Keras raises nearly every type for a config that does not describe its layer
         first = (str(error).strip().splitlines() or [""])[0][:200]
         raise UnsupportedError(f"not rebuilt in {dtype}: {type(error).__name__}: {first}") from error
-    _copy_weights(model, copy, dtype)
+    copy_weights(model, copy, dtype)
     return copy
 
 
@@ -103,7 +103,8 @@ def _custom_objects(model: Any) -> dict[str, Any]:
     return found
 
 
-def _copy_weights(model: Any, copy: Any, dtype: str) -> None:
+def copy_weights(model: Any, copy: Any, dtype: str) -> None:
+    """Give a copy that `with_dtype` made the model's values and trainability. UnsupportedError as `with_dtype`."""
     old, new = list(model.variables), list(copy.variables)
     shapes = [tuple(v.shape) for v in old], [tuple(v.shape) for v in new]
     if shapes[0] != shapes[1]:

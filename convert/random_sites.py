@@ -86,7 +86,7 @@ def _keeping(layer: Any, drawn: list[Any]) -> Any:
 
 def collect(sites: tuple[RandomSite, ...], drawn: Mapping[int, list[Any]], training: bool) -> dict[int, np.ndarray]:
     """What `recording` kept of one call of the model, as `Conversion.replay` takes it: site -> array in torch's axis
-    order, scalars for the sites that do not draw in eval mode. {} where the draws do not fit the sites, or are traced."""
+    order, without those that do not draw in eval mode. {} where the draws do not fit the sites, or are traced."""
     from keras import ops
 
     queues = {key: list(values) for key, values in drawn.items()}

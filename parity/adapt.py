@@ -106,12 +106,15 @@ class Adapted:
         inexact = self.state() if any(self._inexact(weights[name]) for name in given) else {}
         self._values.update(inexact)
         self._values.update(given)
-        current = self.runner.state()
+        written = {other: ps for other, ps in self._pieces.items() if any(piece.original in given for piece in ps)}
+        partly = any(not piece.is_whole for pieces in written.values() for piece in pieces)
+        current = self.runner.state() if partly else {}
         changed = {}
-        for other, pieces in self._pieces.items():
-            if any(piece.original in given for piece in pieces):
-                whole = [piece for piece in pieces if piece.is_whole or piece.original in given]
-                changed[other] = image_of(whole, self._values, current[other])
+        for other, pieces in written.items():
+            used = [piece for piece in pieces if piece.is_whole or piece.original in given]
+            dtype = np.result_type(*(self._values[piece.original].dtype for piece in used))
+            before = current[other] if other in current else np.empty(self._infos[other].shape, dtype)
+            changed[other] = image_of(used, self._values, before)
         self.runner.load(changed)
 
     def to_float64(self) -> Adapted:

@@ -84,7 +84,7 @@ def _check(
         if options.reproduce is not None and verdict.status == "FAIL":
             from .reproduce import reproduce
 
-            folder = reproduce(verdict, original, converted, settings, options.reproduce)
+            folder = reproduce(verdict, original, converted, options.reproduce)
             verdict = replace(verdict, artifacts={**verdict.artifacts, "reproducer": str(folder)})
     document = {**verdict.to_dict(), "exit_code": verdict.exit_code, "summary": verdict.summary(),
                 "original": str(original.target), "converted": str(converted.target)}  # fmt: skip

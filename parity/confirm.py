@@ -5,12 +5,13 @@ numpy only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 
 import numpy as np
 
+from isomorph.convert.errors import UnsupportedError
 from isomorph.parity.adapt import Adapted
 from isomorph.parity.correspondence import Correspondence
 from isomorph.parity.held import role
@@ -22,7 +23,9 @@ from isomorph.parity.tolerance import Array, rms
 
 __all__ = ["confirm_weights"]
 
-RUNS = 200  # that telling places apart may take
+ROUNDS = 2
+WORK = 10**10  # parameters that may be gone through for it, in all runs together
+RUNS = 200  # that telling places apart may take in each
 WIDE, NARROW = 1e-6, 1e-3  # distance of two answers that agree, in float64 and in the models' own dtype
 WORSE = 100.0  # times the distance that the models have anyway
 CLEAR = 0.1  # the right place is nearer than this share of the distance of the next
@@ -45,12 +48,22 @@ def confirm_weights(
         return found
     request = Request(tuple(example), common_mode(original, converted), False)
     with ExitStack() as stack:
-        sides = original, converted
-        if all(side.about().float64 for side in sides):  # rounding hides small effects
-            sides = original.to_float64(), converted.to_float64()
-            for twin in sides:
-                stack.callback(twin.close)
+        sides = _wide(original, converted, stack) or (original, converted)
         return _confirm(_Trial(*sides, request), found, doubtful)
+
+
+def _wide(original: Runner, converted: Runner, stack: ExitStack) -> tuple[Runner, Runner] | None:
+    """Both in float64, where rounding hides no small effect; None where one of them has none."""
+    try:
+        if not (original.about().float64 and converted.about().float64):
+            return None
+        twins = []
+        for side in (original, converted):
+            twins.append(side.to_float64())
+            stack.callback(twins[-1].close)
+    except UnsupportedError:
+        return None
+    return twins[0], twins[1]
 
 
 def _confirm(trial: _Trial, found: Correspondence, doubtful: Sequence[str]) -> Correspondence:
@@ -58,13 +71,19 @@ def _confirm(trial: _Trial, found: Correspondence, doubtful: Sequence[str]) -> C
         if not trial.begin(found):
             return found
         values = {name: _other(name, found.values[name], index) for index, name in enumerate(doubtful)}
+        idle = trial.idle(values)
         if trial.agrees(found, values):
-            return _confirmed(found, doubtful)
-        told_apart, clear = _told_apart(trial, found, doubtful)
-        for names in (doubtful, clear):
-            if names and trial.agrees(told_apart, {name: values[name] for name in names}):
-                return _confirmed(told_apart, names)
-        return found
+            return _confirmed(found, set(doubtful) - idle)
+        told_apart, clear = found, dict[str, Array]()
+        for _ in range(ROUNDS):  # what is clear by now may tell others apart
+            left = [name for name in doubtful if name not in clear]
+            told_apart, more = _told_apart(trial, told_apart, left, clear)
+            clear |= {name: values[name] for name in more}
+            if trial.agrees(told_apart, values):
+                return _confirmed(told_apart, set(doubtful) - idle)
+            if not more:
+                break
+        return _confirmed(told_apart, clear.keys() - idle) if trial.agrees(told_apart, clear) else found
     except WorkerError:
         raise
     except Exception:  # a format whose values cannot be set, or a model that refuses these: nothing is confirmed
@@ -77,6 +96,9 @@ class _Trial:
     def __init__(self, original: Runner, converted: Runner, request: Request) -> None:
         self.original, self.converted, self.request = original, converted, request
         self.allowed = 0.0
+        self.before = original.state(), converted.state()
+        elements = sum(array.size for array in self.before[0].values())
+        self.runs = min(RUNS, WORK // max(elements, 1))
 
     def begin(self, found: Correspondence) -> bool:
         """Whether the models agree as they are; that they then do a little worse is allowed."""
@@ -91,35 +113,49 @@ class _Trial:
         mine = self.of_original(values)
         return _distance(mine, self.of_converted(found, values, mine)) <= self.allowed
 
+    def idle(self, values: Mapping[str, Array]) -> set[str]:
+        """The names whose values change nothing: their gradient is zero."""
+        if not self.original.about().gradients:
+            return set()
+        with self._original(values):
+            gradients = self.original.respond(replace(self.request, backward=True)).parameter_gradients
+        return {name for name, gradient in gradients.items() if not np.any(gradient)}
+
     def of_original(self, values: Mapping[str, Array]) -> Response:
         """The original's answer with these values."""
-        with _loaded(self.original, self.original, values):
+        with self._original(values):
             return self.original.respond(self.request)
 
     def of_converted(self, found: Correspondence, values: Mapping[str, Array], like: Response) -> Response:
         """The converted model's answer with these values, which are given by the original's names."""
         adapted = Adapted(self.converted, found)
-        with _loaded(self.converted, adapted, values):
+        touched = {piece.converted for name in values for piece in found.weights[name].pieces}
+        with _loaded(adapted, values, self.converted, self.before[1], touched):
             return adapted.respond(replace(self.request, structure=like.structure))
+
+    def _original(self, values: Mapping[str, Array]) -> AbstractContextManager[None]:
+        return _loaded(self.original, values, self.original, self.before[0], values.keys())
 
 
 @contextmanager
-def _loaded(held: Runner, by: Runner, values: Mapping[str, Array]) -> Iterator[None]:
-    if not values:
-        yield
-        return
-    before = held.state()
+def _loaded(
+    by: Runner, values: Mapping[str, Array], held: Runner, before: Mapping[str, Array], touched: Set[str]
+) -> Iterator[None]:
+    """Values loaded by one runner into the model that another one holds, and what they touched put back."""
     try:
-        by.load(values)
+        if values:
+            by.load(values)
         yield
     finally:
-        after = held.state()
-        held.load({name: a for name, a in before.items() if not np.array_equal(a, after[name], equal_nan=True)})
+        if values:
+            held.load({name: before[name] for name in touched})
 
 
-def _told_apart(trial: _Trial, found: Correspondence, names: Sequence[str]) -> tuple[Correspondence, list[str]]:
+def _told_apart(
+    trial: _Trial, found: Correspondence, names: Sequence[str], given: Mapping[str, Array]
+) -> tuple[Correspondence, list[str]]:
     """The same with places exchanged where the effect of a value on the outputs says so, and the names of which it
-    does."""
+    does. given: other values that both models have meanwhile."""
     groups: dict[tuple[object, ...], list[str]] = {}
     for name in names:
         pieces = found.weights[name].pieces
@@ -130,10 +166,10 @@ def _told_apart(trial: _Trial, found: Correspondence, names: Sequence[str]) -> t
     runs, clear = 0, list[str]()
     for members in groups.values():
         runs += 2 * len(members)
-        if len(members) > 1 and runs <= RUNS:
+        if len(members) > 1 and runs <= trial.runs:
             values = {name: _positive(found.values[name]) for name in members}
-            mine = {name: trial.of_original({name: values[name]}) for name in members}
-            other = {name: trial.of_converted(found, {name: values[name]}, mine[name]) for name in members}
+            mine = {name: trial.of_original({**given, name: values[name]}) for name in members}
+            other = {name: trial.of_converted(found, {**given, name: values[name]}, mine[name]) for name in members}
             assigned = _assigned(mine, other, trial.allowed)
             clear += assigned
             left = [place for place in members if place not in assigned.values()]
@@ -154,7 +190,7 @@ def _assigned(mine: Mapping[str, Response], other: Mapping[str, Response], allow
     return assigned
 
 
-def _confirmed(found: Correspondence, names: Sequence[str]) -> Correspondence:
+def _confirmed(found: Correspondence, names: Set[str]) -> Correspondence:
     weights = {n: replace(m, how="run", note="") if n in names else m for n, m in found.weights.items()}
     return replace(
         found, weights=weights, ambiguous=tuple(line for line in found.ambiguous if _subject(line) not in names)

@@ -72,6 +72,12 @@ class Correspondence:
     values: Mapping[str, Array] = field(default_factory=dict, repr=False)
     buffers: frozenset[str] = frozenset()
 
+    @property
+    def complete(self) -> bool:
+        """Whether the converted model has a place for every parameter and float buffer of the original, so that other
+        values can be put into both."""
+        return not self.unmatched_original
+
     def summary(self) -> dict[str, Any]:
         """JSON-able, for the verdict's coverage."""
         return {

@@ -61,7 +61,7 @@ def _sums(a: Mapping[str, Held], b: Mapping[str, Held]) -> Iterator[WeightMatch]
                 for name in pair:
                     note = f"{other} is the sum of {pair[0]} and {pair[1]}"
                     piece = Piece(name, other, size, (None,), (0,), size, (None,))
-                    yield WeightMatch(name, (piece,), "value", note)
+                    yield WeightMatch(name, (piece,), "sum", note)
                 break
 
 

@@ -140,7 +140,7 @@ class _Matching:
         self.found.matches[name] = match
         self.a.pop(name, None)
         counts = self.all_a[name].array.dtype.kind in "iub"  # one counter is as good as another
-        if not counts and (match.how in ("order", "shape") or match.note):
+        if not counts and match.how != "sum" and (match.how in ("order", "shape") or match.note):
             why = {"order": "by its place in the list alone", "shape": "by its shape, not by its values"}
             words = [why.get(match.how, ""), match.note]
             self.found.ambiguous.append(

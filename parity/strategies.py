@@ -272,7 +272,8 @@ def materialise(contract: Contract, case: Case) -> tuple[Array, ...]:
 
 
 def _behind_masks(contract: Contract, case: Case, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
-    """Where inputs are large anyway, what a mask hides is a million times as large: none of it may be seen."""
+    """Where inputs are large anyway, what a mask hides is a million times as large, or what it does not hide: so a
+    mask that is a large number, and not infinity, shows."""
     if case.distribution not in ("large", "wide", "edge"):
         return arrays
     masks = [(a, 1 if s.lead is None else s.lead) for s, a in zip(contract.inputs, arrays, strict=True) if is_mask(s)]
@@ -281,8 +282,9 @@ def _behind_masks(contract: Contract, case: Case, arrays: tuple[Array, ...]) -> 
         free = array.dtype.kind == "f" and not spec.kept and spec.low is None and spec.high is None
         for mask, kept in masks if free else ():
             if mask.ndim and array.shape[: mask.ndim] == mask.shape:
-                hidden = (mask != kept).reshape(*mask.shape, *[1] * (array.ndim - mask.ndim))
-                array = round_to(np.where(hidden, array.astype(np.float64) * HIDDEN, array), spec.dtype)
+                larger = (mask != kept) if case.seed % 2 else (mask == kept)
+                larger = larger.reshape(*mask.shape, *[1] * (array.ndim - mask.ndim))
+                array = round_to(np.where(larger, array.astype(np.float64) * HIDDEN, array), spec.dtype)
         found.append(array)
     return tuple(found)
 

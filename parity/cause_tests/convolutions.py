@@ -35,6 +35,7 @@ def linear(again: Again) -> Iterator[tuple[str, Any]]:
     weight = again.module.weight
     if weight.shape[0] == weight.shape[1]:
         yield "the square weight is transposed", _weight(again, lambda w: w.t())
+        return
     yield (
         "the weight's memory is read in the other order (reshaped where it should be transposed)",
         _weight(again, lambda w: w.t().reshape(w.shape)),

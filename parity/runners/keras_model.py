@@ -18,7 +18,7 @@ import numpy as np
 from isomorph.convert.errors import IsomorphError, UnsupportedError, UsageError
 from isomorph.convert.inputspec import NamedDim, parse_all
 from isomorph.parity.runners import keras_device
-from isomorph.parity.runners.arrays import Inputs, inputs_for, plain
+from isomorph.parity.runners.arrays import Inputs, inputs_for, inputs_that_run, plain
 from isomorph.parity.runners.base import PortInfo, Request
 from isomorph.parity.runners.keras_random import is_seed
 from isomorph.parity.runners.keras_runner import KerasRunner, tensor
@@ -83,6 +83,7 @@ class Plain:
     random_sites: tuple[Any, ...] = ()
     replays: bool = False
     mapped: bool = False
+    spare: Any = None  # a float64 copy that was made to see whether there is one
 
     @property
     def weights(self) -> tuple[Entry, ...]:
@@ -116,12 +117,17 @@ class Plain:
 
     def with_dtype(self, dtype: str) -> Plain:
         """The model rebuilt from its config. UnsupportedError where that is not possible."""
-        from isomorph.convert.keras_dtype import with_dtype
+        from isomorph.convert.keras_dtype import copy_weights, with_dtype
 
         if "float64" in self.missing:
             raise UnsupportedError(self.missing["float64"])
+        model, self.spare = self.spare, None
+        if model is None:
+            model = with_dtype(self.model, dtype, self._build)
+        else:
+            copy_weights(self.model, model, dtype)  # they may have changed since
         return replace(
-            self, model=with_dtype(self.model, dtype, self._build), dtype=dtype,
+            self, model=model, dtype=dtype,
             inputs=tuple(_retyped(p, dtype) for p in self.inputs),
             outputs=tuple(_retyped(p, dtype) for p in self.outputs),
         )  # fmt: skip
@@ -162,6 +168,8 @@ def open_keras(spec: ModelSpec) -> Opened:
         plain_model, inputs = _described(model, spec)
     plain_model.missing.update(_missing_float64(plain_model))
     runner = PlainRunner(plain_model, "own", spec.device, inputs.arrays)
+    inputs = inputs_that_run(spec, inputs, lambda arrays: runner.respond(Request(arrays, "eval", backward=False)))
+    runner.example = inputs.arrays
     return Opened(runner, inputs.arrays, inputs.values)
 
 
@@ -363,7 +371,7 @@ def _takes_training(model: Any) -> bool:
 def _missing_float64(model: Plain) -> dict[str, str]:
     """Why there is no float64 twin: found by making one, as only that tells."""
     try:
-        model.with_dtype("float64")
+        model.spare = model.with_dtype("float64").model
     except UnsupportedError as error:
         return {"float64": str(error)}
     return {}

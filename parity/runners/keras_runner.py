@@ -49,7 +49,7 @@ class KerasRunner:
     def __init__(
         self, conversion: Any, dtype: str = "own", device: str = "cpu", example: tuple[Array, ...] | None = None
     ) -> None:
-        self._example = example
+        self.example = example
         self.dtype, self.device = dtype, device
         self.conversion, self.model = conversion, conversion.model
         backend = keras.backend.backend()
@@ -75,6 +75,8 @@ class KerasRunner:
         """See `Runner`."""
         conversion = self.conversion
         missing = dict(getattr(conversion, "missing", {}))
+        if getattr(conversion, "_remake", True) is None:
+            missing["float64"] = "the conversion was put together by hand, without the graph to emit again"
         return About(
             "keras",
             tuple(PortInfo(p.name, p.dtype, tuple(p.dims)) for p in conversion.inputs),
@@ -93,7 +95,7 @@ class KerasRunner:
 
     def index_bounds(self) -> dict[str, int]:
         """See `Runner`: seen on one run of the example, or of inputs made up from the ports."""
-        arrays = keras_random.telling_indices(self._example or inputs_of(self.about().inputs))
+        arrays = keras_random.telling_indices(self.example or inputs_of(self.about().inputs))
         names = self.input_names()
         watched = {name: array for name, array in zip(names, arrays, strict=True) if array.dtype.kind in "iu"}
         if not watched:
@@ -129,7 +131,7 @@ class KerasRunner:
         """See `Runner`."""
         with keras_device.on(self.device), float64_kept():
             twin = self.conversion.with_dtype("float64")
-        return type(self)(twin, "float64", self.device, self._example)
+        return type(self)(twin, "float64", self.device, self.example)
 
     def trace(self, request: Request) -> tuple[ModuleTrace, ...]:
         """See `Runner`."""

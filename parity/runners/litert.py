@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from isomorph.convert.errors import UsageError
-from isomorph.parity.runners.arrays import ArrayRunner, inputs_for, nest_of, plain
+from isomorph.parity.runners.arrays import ArrayRunner, inputs_for, inputs_that_run, nest_of, plain
 from isomorph.parity.runners.base import About, ModuleTrace, PortInfo, Request
 from isomorph.parity.runners.spec import ModelSpec, Opened
 from isomorph.parity.tolerance import Array
@@ -125,7 +125,9 @@ def open_litert(spec: ModelSpec) -> Opened:
         environment={"litert": _version(), "litert_delegate": "none", "litert_threads": "1"},
         notes=("LiteRT runs its own kernels on one thread here; XNNPACK and other delegates are not used",),
     )  # fmt: skip
-    return Opened(LiteRTRunner(path, found_in, outputs, nesting, about), inputs.arrays, inputs.values)
+    runner = LiteRTRunner(path, found_in, outputs, nesting, about)
+    inputs = inputs_that_run(spec, inputs, lambda arrays: runner.respond(Request(arrays, "eval", backward=False)))
+    return Opened(runner, inputs.arrays, inputs.values)
 
 
 def interpreter(path: Path, keep: bool = False) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from isomorph.convert.errors import UnsupportedError, UsageError
-from isomorph.parity.runners.arrays import FLOATS, ArrayRunner, inputs_for, nest_of, plain
+from isomorph.parity.runners.arrays import FLOATS, ArrayRunner, inputs_for, inputs_that_run, nest_of, plain
 from isomorph.parity.runners.base import About, ModuleTrace, ParameterInfo, Request
 from isomorph.parity.runners.spec import ModelSpec, Opened
 from isomorph.parity.tolerance import Array
@@ -118,6 +118,8 @@ def open_onnx(spec: ModelSpec) -> Opened:
         missing={"gradients": NO_GRADIENT},
         environment={"onnxruntime": str(runtime.__version__), "onnxruntime_threads": "1"},
     )  # fmt: skip
+    own = OnnxRunner(model, about)
+    inputs = inputs_that_run(spec, inputs, lambda arrays: own.respond(Request(arrays, "eval", backward=False)))
     engine, reason = _float64(model, about, inputs.arrays)
     about = _with_float64(about, engine, reason)
     return Opened(OnnxRunner(model, about), inputs.arrays, inputs.values)
@@ -166,7 +168,10 @@ def _float64(model: Any, about: About, arrays: Sequence[Array]) -> tuple[str, st
     if about.precision not in (*FLOATS, "float16-weights"):
         return "", "a quantised model has no float64"
     request = Request(tuple(arrays), "eval", backward=False)
-    own = OnnxRunner(model, about).respond(request)
+    try:
+        own = OnnxRunner(model, about).respond(request)
+    except Exception as error:  # the inputs were made up, and the model wants others
+        return "", f"float64 was not tried, the made-up inputs do not suit the model ({_line(error)}); give --input"
     wide, reasons = onnx_graph.widened(model), []
     for engine in ("onnxruntime", "reference"):
         try:

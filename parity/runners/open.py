@@ -30,7 +30,7 @@ from isomorph.convert.named_code import cwd_importable, find, kind_of, user_code
 from isomorph.parity.runners import device
 from isomorph.parity.runners.spec import ModelSpec, Opened
 
-__all__ = ["FORMS", "open_here", "open_runner"]
+__all__ = ["FORMS", "kind_of_object", "open_here", "open_runner"]
 
 FORMS = (
     "model.pt2, model.keras, model.tflite, model.onnx, a SavedModel directory, pkg.module:callable, "
@@ -83,7 +83,7 @@ def _kind(target: Any) -> str:
     """A key of OPENERS, or "code" for code that is yet to be run."""
     if isinstance(target, Path):
         raise UsageError(f"{target}: give the path as text")
-    return _kind_of_text(target) if isinstance(target, str) else _kind_of_object(target)
+    return _kind_of_text(target) if isinstance(target, str) else kind_of_object(target)
 
 
 def _kind_of_text(text: str) -> str:
@@ -114,9 +114,11 @@ def _kind_of_text(text: str) -> str:
     raise UsageError(f"{text!r}: {missing}no known form of a model; give {FORMS}")
 
 
-def _kind_of_object(target: Any) -> str:
+def kind_of_object(target: Any) -> str:
+    """A key of OPENERS, or "paired" for (model, args[, kwargs]) of another framework than torch. UsageError: it is no
+    model."""
     if isinstance(target, tuple) and target:
-        kind = _kind_of_object(target[0])
+        kind = kind_of_object(target[0])
         return "torch" if kind == "torch" else "paired"
     classes = [f"{cls.__module__}.{cls.__name__}" for cls in type(target).__mro__]
     if any(name.startswith("keras.") and name.endswith(".Model") for name in classes):  # first: may be torch's as well
@@ -172,7 +174,7 @@ def _open(spec: ModelSpec, kind: str, **more: Any) -> Opened:
         if spec.example is None and not spec.inputs and example:
             spec = replace(spec, example=example[0] if len(example) == 1 else (tuple(example[0]), dict(example[1])))
         spec = replace(spec, target=target)
-        kind = _kind_of_object(target)
+        kind = kind_of_object(target)
     module, _, function = OPENERS[kind].partition(":")
     try:
         opener: Callable[..., Opened] = getattr(importlib.import_module(module), function)
@@ -195,7 +197,7 @@ def _open_code(spec: ModelSpec) -> Opened:
             made = _made(found, text)
         made_spec = replace(spec, target=made)
         try:
-            kind = _kind_of_object(made)
+            kind = kind_of_object(made)
         except UsageError:
             raise UsageError(
                 f"{text}: gave {kind_of(made)}; it must give a torch module, (module, args), a Keras model, a "
@@ -213,7 +215,7 @@ def _open_code(spec: ModelSpec) -> Opened:
 def _made(found: Any, text: str) -> Any:
     """A model as it is; what a class, or a function that needs no argument, makes; else the function itself."""
     with contextlib.suppress(UsageError):
-        if _kind_of_object(found) != "function":
+        if kind_of_object(found) != "function":
             return found
     if not callable(found):
         raise UsageError(f"{text}: it is {kind_of(found)}, neither a model nor a function or class that makes one")

@@ -15,6 +15,7 @@ from isomorph.convert import errors
 from isomorph.convert.errors import IsomorphError, UsageError
 from isomorph.parity.runners import device
 from isomorph.parity.runners.base import About, ModuleTrace, ParameterInfo, Request, Response
+from isomorph.parity.runners.open import kind_of_object
 from isomorph.parity.runners.process import WorkerProcess, name_of
 from isomorph.parity.runners.spec import ModelSpec, Opened, WorkerError
 from isomorph.parity.tolerance import Array
@@ -157,9 +158,8 @@ def _opening(spec: ModelSpec, folder: Path) -> dict[str, Any]:
 def _portable(spec: ModelSpec, folder: Path) -> tuple[dict[str, Any], bytes | None]:
     """The spec in plain values, and pickled what is none. A Keras model is written to a file: that is understood by
     another backend and another interpreter."""
-    if callable(getattr(spec.target, "save", None)) and not isinstance(spec.target, str):
-        spec.target.save(folder / "model.keras")
-        spec = replace(spec, target=str(folder / "model.keras"))
+    if not isinstance(spec.target, str) and kind_of_object(spec.target) in ("keras", "conversion"):
+        spec = replace(spec, target=_written(spec, folder / "model.keras"))
     plain = {f.name: getattr(spec, f.name) for f in fields(spec)}
     plain.update(python=None, isolate=False, device=device.in_child(spec.device), inputs=tuple(spec.inputs))
     objects = {name: plain.pop(name) for name in ("target", "example") if not isinstance(plain[name], str | None)}
@@ -179,6 +179,17 @@ def _portable(spec: ModelSpec, folder: Path) -> tuple[dict[str, Any], bytes | No
             f"{name_of(spec)} cannot be sent to a worker process ({type(error).__name__}: {error}); "
             "name it as pkg.module:callable"
         ) from error
+
+
+def _written(spec: ModelSpec, file: Path) -> str:
+    try:
+        spec.target.save(file)
+    except Exception as error:
+        raise UsageError(
+            f"{name_of(spec)} cannot be written for a worker process ({type(error).__name__}: {error}); "
+            "name it as pkg.module:callable"
+        ) from error
+    return str(file)
 
 
 def _as_arrays(value: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from isomorph.convert.errors import UsageError
-from isomorph.parity.runners.arrays import FLOATS, ArrayRunner, Inputs, inputs_for, nest_of, plain
+from isomorph.parity.runners.arrays import FLOATS, ArrayRunner, Inputs, inputs_for, inputs_that_run, nest_of, plain
 from isomorph.parity.runners.base import About, ParameterInfo, PortInfo, Request, Response
 from isomorph.parity.runners.moved import draw_cotangent, respond_moved
 from isomorph.parity.runners.spec import ModelSpec, Opened
@@ -152,7 +152,9 @@ def open_saved_model(spec: ModelSpec) -> Opened:
         missing={"float64": NO_FLOAT64},
         environment={"tensorflow": str(tf.__version__), "signature": name},
     )  # fmt: skip
-    reason = _no_gradient(SavedModelRunner(loaded, function, names, nesting, about), inputs)
+    runner = SavedModelRunner(loaded, function, names, nesting, about)
+    inputs = inputs_that_run(spec, inputs, lambda arrays: runner.respond(Request(arrays, "eval", backward=False)))
+    reason = _no_gradient(runner, inputs)
     if reason:
         about = replace(about, gradients=False, missing={**about.missing, "gradients": reason})
     return Opened(SavedModelRunner(loaded, function, names, nesting, about), inputs.arrays, inputs.values)

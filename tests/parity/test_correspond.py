@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -78,6 +80,71 @@ def assert_corresponds(
         assert infos[name] == info
     assert infos.keys() == original.parameters().keys()
     return found
+
+
+class Anonymous:
+    """A runner whose variables have other names, and another order: nothing but their values and effects is left."""
+
+    def __init__(self, inner: Any, names: dict[str, str] | None = None) -> None:
+        self.inner, self.dtype = inner, inner.dtype
+        own = [*inner.parameters(), *inner.buffers()]
+        order = np.random.default_rng(0).permutation(len(own))
+        self.names = names or {own[at]: f"variable_{place}" for place, at in enumerate(order)}
+        self.own = {name: own for own, name in self.names.items()}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def _renamed(self, items: Any) -> dict[str, Any]:
+        return {name: items[own] for own, name in self.names.items() if own in items}
+
+    def parameters(self) -> dict[str, Any]:
+        return {name: replace(info, name=name) for name, info in self._renamed(self.inner.parameters()).items()}
+
+    def buffers(self) -> dict[str, Any]:
+        return {name: replace(info, name=name) for name, info in self._renamed(self.inner.buffers()).items()}
+
+    def state(self) -> dict[str, Any]:
+        return self._renamed(self.inner.state())
+
+    def load(self, state: Any) -> None:
+        self.inner.load({self.own[name]: array for name, array in state.items()})
+
+    def to_float64(self) -> Anonymous:
+        return Anonymous(self.inner.to_float64(), self.names)
+
+    def respond(self, request: Request) -> Response:
+        got = self.inner.respond(request)
+        gradients, buffers = self._renamed(got.parameter_gradients), self._renamed(got.buffers)
+        return replace(got, parameter_gradients=gradients, buffers=buffers)
+
+
+@pytest.mark.parametrize(
+    ("made", "name"),
+    [(KERAS["cnn as initialised"], ""), (TORCH["squares"], ""), (TORCH["attention"], ""), (KERAS["lstm"], "")],
+)
+def test_without_names_or_order_the_effects_decide(made: Callable[[], Made], name: str) -> None:
+    seeded()
+    original, converted, example = runners(made(), name)
+    found = assert_corresponds(original, Anonymous(converted), example, ("running_var",))
+    assert not found.ambiguous
+
+
+def test_what_has_no_effect_stays_ambiguous() -> None:
+    """Two biases that are added: either could be either."""
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 2 + 0 * (self.a * self.b)
+
+    original, converted, example = runners((Twice(), (torch.randn(2, 4),), Twice()))
+    found = find(original, Anonymous(converted), example)
+    assert [found.weights[name].how for name in ("a", "b")] == ["order", "order"]
+    assert len(found.ambiguous) == 2
 
 
 @pytest.mark.parametrize("name", TORCH)

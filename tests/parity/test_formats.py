@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from isomorph.convert.errors import UnsupportedError, UsageError
-from isomorph.parity.runners.arrays import flatten, inputs_for, nest_of
+from isomorph.parity.runners.arrays import flatten, inputs_for, inputs_that_run, nest_of
 from isomorph.parity.runners.base import Perturbation, PortInfo, Request
 from isomorph.parity.runners.exported import open_exported
 from isomorph.parity.runners.function import open_function
@@ -118,6 +118,22 @@ def test_made_up_inputs_fit_their_ports() -> None:
     assert x.shape[2] > 1
     assert (x.dtype, i.dtype) == (np.float32, np.int32)
     assert set(np.unique(i)) <= {0, 1}
+
+
+def test_free_axes_of_one_position_have_one_size() -> None:
+    ports = (PortInfo("ids", "int32", ("batch", None)), PortInfo("mask", "int32", ("batch", None)))
+    ids, mask = inputs_for(ModelSpec(None), ports).arrays
+    assert ids.shape == mask.shape
+
+
+def test_made_up_sizes_grow_until_the_model_takes_them() -> None:
+    def run(arrays: tuple[np.ndarray, ...]) -> None:
+        if arrays[0].shape[2] < 30:
+            raise ValueError("too small")
+
+    inputs = inputs_for(ModelSpec(None), PORTS)
+    assert inputs_that_run(ModelSpec(None), inputs, run).arrays[0].shape[2] >= 30
+    assert inputs_that_run(ModelSpec(None), inputs, lambda arrays: None) == inputs
 
 
 def test_texts_name_the_free_sizes() -> None:

@@ -157,7 +157,8 @@ def test_float64_reaches_into_branches(tmp_path: Path) -> None:
     third = numpy_helper.from_array(np.float32(1 / 3), "third")
     branch = [
         helper.make_graph(
-            [helper.make_node("Constant", [], [f"t{i}"], value=third), helper.make_node("Mul", ["x", f"t{i}"], [f"b{i}"])],
+            [helper.make_node("Constant", [], [f"t{i}"], value=third),
+             helper.make_node("Mul", ["x", f"t{i}"], [f"b{i}"])],
             f"branch{i}", [], [helper.make_tensor_value_info(f"b{i}", FLOAT, None)],
         )
         for i in (0, 1)

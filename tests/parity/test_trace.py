@@ -131,9 +131,7 @@ def test_a_trace_leaves_the_module_as_it_was() -> None:
 
 @pytest.fixture(scope="module")
 def converted() -> tuple[nn.Module, Any]:
-    net = nn.Sequential(
-        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.GELU()), nn.Flatten(), nn.Linear(48, 5)
-    )
+    net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.GELU()), nn.Flatten(), nn.Linear(48, 5))
     return net, isomorph.to_keras(net, (EXAMPLE,))
 
 

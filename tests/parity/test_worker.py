@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 
+from isomorph.convert.conversion import Conversion
 from isomorph.convert.errors import UnsupportedError, UsageError, WeightError
 from isomorph.parity.runners import base, process, remote
 from isomorph.parity.runners.base import Request, Runner
@@ -347,6 +348,13 @@ def test_no_folder_is_left(opened: Open, tmp_path: Path, monkeypatch: pytest.Mon
 def test_objects_that_cannot_be_sent(models: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot be sent to a worker process.*name it as pkg\.module:callable"):
         open_runner(ModelSpec(lambda x: x, example=(X5,), isolate=True))
+
+    class Unwritable(Conversion):
+        def save(self, path: object) -> None:
+            raise RuntimeError("the disk is full")
+
+    with pytest.raises(UsageError, match=r"cannot be written for a worker process \(RuntimeError: the disk is full\)"):
+        open_runner(ModelSpec(Unwritable(None, (), (), (), 0), isolate=True))
     made = type("Local", (torch.nn.Linear,), {"__module__": "nowhere.to_be_found"})(2, 2)
     with pytest.raises(UsageError, match="cannot be sent to a worker process"):
         open_runner(ModelSpec(made, example=(torch.ones(1, 2),), isolate=True))

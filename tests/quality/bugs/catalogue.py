@@ -1,16 +1,18 @@
 """The planted bugs: each a real kind of conversion error, made by a mutation of a right conversion.
 
-`finds`: a (kind, quantity) that must be among the verdict's mismatches. `module`: where `locate` must put it. `sizes`
-and `nonzero`: the shrunk counterexample's symbolic sizes, and the most elements of its inputs that may not be zero.
+`finds`: a (kind, quantity) that must be among the verdict's mismatches. `module`: where `locate` puts it, None where
+there is no run to look into; `ought`: where it should, if that is elsewhere. `sizes` and `nonzero`: the shrunk
+counterexample's symbolic sizes, and the most elements of its inputs that may not be zero.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from isomorph.convert.ir import Sym
+from isomorph.convert.ir import Node, Sym, Value
 from tests.quality.bugs import mutations_lowered as lower
 from tests.quality.bugs import mutations_rules as rules
 from tests.quality.bugs.mutations import (
@@ -46,9 +48,10 @@ class Bug:
     model: str
     mutation: Mutation
     finds: tuple[str, str]
-    module: str
+    module: str | None
     sizes: str = "b=1"
     nonzero: int = 1
+    ought: str = ""
     reason: str = ""
 
 
@@ -78,6 +81,21 @@ def naive_log1p(module: str) -> Mutation:
     """log(x + 1)."""
     first = before(LOG1P, 0, "aten.add.Tensor", 1.0, kwargs={"alpha": 1}, module=module)
     return both(first, becomes(LOG1P, "aten.log.default", module=module))
+
+
+def added_mask(low: float) -> Mutation:
+    """A number added to the scores that are masked."""
+
+    def change(node: Node, fresh: Callable[[str], str]) -> list[Node]:
+        scores, mask, _ = node.args
+        number, moved = (Value(fresh("planted"), node.outputs[0].type) for _ in range(2))
+        return [
+            Node("aten.to.dtype", (mask, number.type.dtype, False, False, None), {}, (number,), node.origin),
+            Node(MUL, (number, low), {}, (moved,), node.origin),
+            node.replace(op="aten.add.Tensor", args=(scores, moved), kwargs={"alpha": 1}),
+        ]
+
+    return each("aten.masked_fill.Scalar", change)
 
 
 def float32(x: float) -> float:
@@ -163,8 +181,7 @@ SEQUENCES = (
     Bug("causal mask shifted", "attention", argument("aten.triu.default", 1, 2), VALUE, "mask", "b=1 t=2"),
     Bug("causal mask of -1e4", "attention",
         argument("aten.masked_fill.Scalar", 2, -1e4), VALUE, "mask", "b=1 t=2"),
-    Bug("padding mask of -1e4", "masked",
-        argument("aten.masked_fill.Scalar", 2, -1e4), VALUE, "mask", "b=1 t=2"),
+    Bug("padding mask of -1e4 added", "masked", added_mask(-1e4), VALUE, "mask", "b=1 t=2"),
     Bug("rotary halves interleaved", "attention",
         both(interleaved(0), interleaved(1)), VALUE, "rotary", "b=1 t=2"),
     Bug("heads not moved back", "attention",

@@ -362,7 +362,7 @@ def example(name: str) -> tuple[Tensor, ...]:
         kind, *sizes = spec.split()
         numbers = [int(size) for size in sizes]
         if kind == "mask":
-            mask = torch.rand(numbers, generator=generator) < 0.6
+            mask = torch.rand(numbers, generator=generator) < 0.3
             mask[:, 0] = True
             return mask
         if kind == "integers":

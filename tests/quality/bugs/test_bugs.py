@@ -11,7 +11,8 @@ from isomorph.parity.check import check
 from isomorph.parity.verdict import Verdict
 from tests.quality.bugs.catalogue import BUGS, Bug
 from tests.quality.bugs.models import MODELS
-from tests.quality.bugs.mutations import Mutation, planted
+from tests.quality.bugs.mutations import Mutation, argument, not_updated, planted, trained
+from tests.quality.bugs.mutations_model import mislaid
 
 
 def judged(bug: Bug) -> Verdict:
@@ -52,6 +53,34 @@ def test_the_bug_is_caught(bug: Bug, seconds: dict[str, float]) -> None:
     assert verdict.status == "FAIL", verdict.summary()
     found = {(m.kind, m.quantity) for m in verdict.mismatches}
     assert bug.finds in found, verdict.summary()
+    assert smallest(verdict) == bug.sizes, verdict.summary()
+    assert nonzero(verdict) <= bug.nonzero, verdict.summary()
+    located = {part.module for part in verdict.located}
+    assert located == (set() if bug.module is None else {bug.module}), verdict.summary()
+
+
+def smallest(verdict: Verdict) -> str:
+    """The sizes of the shrunk counterexample; "" where there is none."""
+    example = verdict.counterexample
+    return "" if example is None else " ".join(f"{name}={size}" for name, size in example.case.sizes)
+
+
+def nonzero(verdict: Verdict) -> int:
+    """How many elements of the shrunk inputs are not zero."""
+    example = verdict.counterexample
+    return 0 if example is None else sum(each["nonzero"] for each in example.inputs.values())
+
+
+def test_an_operator_that_finds_nothing_to_spoil_says_so() -> None:
+    nothing = (
+        argument("aten.gelu.default", "approximate", "tanh", module="square"),
+        not_updated("norm.weight"),
+        trained("head.weight", True),
+        mislaid("norm.weight"),
+    )
+    for mutation in nothing:
+        with pytest.raises(LookupError), planted("mlp", mutation):
+            pass
 
 
 def test_the_catalogue_is_of_the_size_it_claims() -> None:

@@ -147,8 +147,8 @@ class Adapted:
                 for name, match in found.weights.items()
                 if name in self.correspondence.buffers and all(piece.converted in got.buffers for piece in match.pieces)
             },
-            request.cotangents or (),
-            request.draws or (),
+            self._told(request, got, places),
+            got.draws if request.draws is None else request.draws,
             extra + got.extra,
         )
 
@@ -204,6 +204,13 @@ class Adapted:
         if set(matched) != set(wanted) or (left and left != _nothings(expected)):
             return got.structure, everything, 0
         return expected, [matched[index] for index in sorted(wanted)], left
+
+    def _told(self, request: Request, got: Response, places: list[int]) -> tuple[Array | None, ...]:
+        """The cotangents that were used: given, or the model's own in the original's order."""
+        if request.cotangents is not None or not got.cotangents:
+            return request.cotangents or ()
+        own = [got.cotangents[at] for at in places]
+        return tuple(None if one is None else self._back(one, index) for index, one in enumerate(own))
 
     def _back(self, array: Array, index: int) -> Array:
         return _unpermuted(array, self._permutations.get(index))

@@ -68,7 +68,26 @@ def find(original: Runner, converted: Runner, example: Sequence[Array] | None) -
         )
     found = replace(found, inputs=tuple(matches), notes=tuple(notes))
     found = match_by_running(original, converted, example, found)
-    return confirm_weights(original, converted, example, found)
+    found = confirm_weights(original, converted, example, found)
+    return found if converted.about().gradients else _certain(found)
+
+
+def _certain(found: Correspondence) -> Correspondence:
+    """Only matches of equal values. A format for inference alone folds weights into each other: what looks alike there
+    by its shape or name is another parameter, and other values must not be put into it."""
+    kept = {name: match for name, match in found.weights.items() if match.how not in ("order", "shape", "near")}
+    lost = [match for name, match in found.weights.items() if name not in kept]
+    there = {piece.converted for match in kept.values() for piece in match.pieces}
+    return replace(
+        found,
+        weights=kept,
+        ambiguous=tuple(line for line in found.ambiguous if line.split(" ")[0] in kept),
+        unmatched_original=(*found.unmatched_original, *(match.original for match in lost)),
+        unmatched_converted=(
+            *found.unmatched_converted,
+            *dict.fromkeys(p.converted for match in lost for p in match.pieces if p.converted not in there),
+        ),
+    )
 
 
 def _weights(original: Runner, converted: Runner) -> Correspondence:
@@ -89,8 +108,9 @@ def _weights(original: Runner, converted: Runner) -> Correspondence:
 def _told(weights: Weights) -> tuple[str, ...]:
     """What a user should know about the matches as a whole."""
     by_value = sum(match.how != "shape" for match in weights.matches.values())
-    total = len(weights.matches) + len(weights.unmatched_original)
-    if total and not by_value:
+    mine = weights.matches or weights.unmatched_original
+    other = weights.matches or weights.unmatched_converted  # a format that folds its weights away may have none
+    if mine and other and not by_value:
         return ("no parameter of the converted model has the values of one of the original: are its weights loaded?",)
     return ()
 

@@ -76,7 +76,7 @@ class Correspondence:
     def complete(self) -> bool:
         """Whether the converted model has a place for every parameter and float buffer of the original, so that other
         values can be put into both."""
-        return not self.unmatched_original
+        return not self.unmatched_original and all(m.how not in ("shape", "near") for m in self.weights.values())
 
     def summary(self) -> dict[str, Any]:
         """JSON-able, for the verdict's coverage."""

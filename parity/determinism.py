@@ -38,6 +38,10 @@ def judge_determinism(pair: Pair, ledger: Ledger, coverage: dict[str, Any]) -> N
         again = pair.original.respond(example.request)
         own = {label: d for label, _, _, d in _differences(example.response, again)}
         said[mode] = {"original": own}
+        for _, quantity, name, _ in _differences(example.response, again):
+            pairs = example.response.groups()[quantity][name], again.groups()[quantity].get(name)
+            if pairs[1] is None or not judge_itself(example, quantity, name, pairs[0], pairs[1], pair.own_dtype).agrees:
+                ledger.unsteady.add((mode, quantity, name))
         if own:
             ledger.warn(
                 f"in {mode} mode the original answers the same question in two ways ({_worst(own)}): "

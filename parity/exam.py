@@ -83,6 +83,8 @@ class Exam:
         self._quantised = budgeted(pair)
         modes = self._modes(pair)
         self._signature(pair)
+        if self.settings.how.rest:
+            self._stage("determinism", judge_determinism)
         for mode in modes:
             self._explore(pair, mode)
         self.coverage["modules"] = modules_that_ran(pair, self.cases)
@@ -92,7 +94,6 @@ class Exam:
         if clean and self.settings.how.rest:
             self._stage("special values", judge_special, "eval" in modes)
             self._stage("relations", judge_relations, "eval" in modes)
-            self._stage("determinism", judge_determinism)
             if self._exact:
                 self._randomised(pair, modes)
         if clean and self.settings.how.steps and "train" in modes and pair.backward:

@@ -62,6 +62,7 @@ class Ledger:
         self._mismatches: dict[tuple[str, str, str, str, str], Mismatch] = {}
         self._votes: dict[tuple[str, str, str, str], _Vote] = {}
         self._evidence: dict[tuple[str, str], set[str]] = {}
+        self.unsteady: set[tuple[str, str, str]] = set()  # (mode, quantity, name) in which the original differs from itself
         self._continuous: dict[tuple[str, str, str, str], _Vote] = {}
 
     def record(self, stage: str, quantity: str, name: str, mode: str, dtype: str, case: Case, finding: Finding) -> None:
@@ -82,6 +83,12 @@ class Ledger:
                 vote.failing.append((finding, case))
         if not finding.agrees:
             self._merge(_mismatch(quantity, name, mode, dtype, case, finding))
+
+    def steadied(self, finding: Finding, quantity: str, name: str, mode: str) -> Finding:
+        """The finding, or an inconclusive one where the original's own answer to the same question varies."""
+        if finding.agrees or finding.outcome in ("shape", "dtype") or (mode, quantity, name) not in self.unsteady:
+            return finding
+        return replace(finding, outcome="inconclusive", message="the original differs from itself here")
 
     def reject(
         self, kind: str, quantity: str, name: str, message: str, mode: str = "", case: Case | None = None

@@ -76,7 +76,8 @@ def _nearest(a: Mapping[str, Held], b: Mapping[str, Held]) -> Iterator[WeightMat
     fits = [(fit.distance, name, other, fit) for name, other in pairs for fit in _fits(a[name], b[other])]
     for _, name, other, fit in sorted(fits, key=lambda item: item[0]):
         if name in a and other in b:
-            yield WeightMatch(name, (fit.piece,), "value", fit.note)
+            how = "near" if fit.piece.scale == 1.0 else "value"
+            yield WeightMatch(name, (fit.piece,), how, fit.note)
 
 
 def _fits(one: Held, two: Held) -> Iterator[_Fit]:

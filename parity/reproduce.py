@@ -1,4 +1,4 @@
-"""A failure as a folder of its own: a test that fails the same way with nothing but isomorph and the models' frameworks.
+"""A failure as a folder of its own: a test that fails the same way with nothing but isomorph installed.
 
 test_reproduce.py    asserts that the two models agree: on the example, and in a check
 inputs.safetensors   the example: input.0 ..., cotangent.0 ... (the original's order and axes)
@@ -284,7 +284,8 @@ def _test(facts: Mapping[str, Any]) -> str:
     targets = [_expression(facts[side]) for side in ("original", "converted")]
     given = "inputs=example(), " if facts["outputs"] or facts["original"]["copied"] else ""
     backend = f"backend={facts['converted']['backend']!r}, " if facts["converted"]["backend"] else ""
-    return f'''"""{what["quantity"]} {what["name"]}: {what["kind"]} in {facts["mode"]} mode. Passes once the two models are the same."""
+    head = f"{what['quantity']} {what['name']}: {what['kind']} in {facts['mode']} mode"
+    return f'''"""{head}. Passes once the two models are the same."""
 
 import os
 from pathlib import Path
@@ -319,7 +320,7 @@ def _expression(side: Mapping[str, Any]) -> str:
 
 def _readme(facts: Mapping[str, Any]) -> str:
     located = "".join(
-        f"- at fault: `{place['module'] or 'the model'}`{': ' + '; '.join(place['causes']) if place['causes'] else ''}\n"
+        f"- at fault: `{place['module'] or 'the model'}` {'; '.join(place['causes'])}".rstrip() + "\n"
         for place in facts["located"]
     )
     needs = [side for side in ("original", "converted") if not facts[side]["copied"]]

@@ -31,9 +31,11 @@ KINDS = {"NaN": np.nan, "+inf": np.inf, "-inf": -np.inf}
 
 @dataclass(frozen=True)
 class Limitation:
-    """What a target's kernels do with NaN that no conversion can change.
+    """What a target does with NaN or infinities that a conversion does not change.
 
-    formats: of the runner (`About.format`). backend: its Keras backend, "" for any. device: a prefix of its device.
+    scope: what it explains. "lost": elements that are NaN in the original. "spread": elements that are NaN in the
+    converted model. "all": the whole output. The last two need the original to have made one of the calls `originals`
+    with special values. formats: of the runner (`About.format`). backend: its Keras backend, "" for any. device: a prefix of its device.
     calls: kinds of calls in the converted model's trace, one of which must be seen to lose NaN in the way that `loses`
     knows: (float array given, result) -> whether it did. Of a model without an inside it is enough that the original
     made one of the calls `originals` with NaN. reason: what is known. reference: where that can be looked up.
@@ -48,6 +50,7 @@ class Limitation:
     loses: Callable[[Array, Array], bool]
     reason: str
     reference: str
+    scope: str = "lost"
 
     def fits(self, about: About) -> bool:
         """Whether it is about such a runner."""
@@ -90,6 +93,18 @@ MAX_POOLS = tuple(f"{name}{rank}d" for name in ("MaxPool", "F.max_pool") for ran
 SOFTMAXES = (
     "Softmax", "F.softmax", "Tensor.softmax", "torch.softmax", "MultiheadAttention", "F.scaled_dot_product_attention",
 )  # fmt: skip
+RESAMPLING = (
+    "Upsample", "UpsamplingBilinear2d", "F.interpolate", "F.upsample", "AdaptiveAvgPool1d", "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d", "F.adaptive_avg_pool1d", "F.adaptive_avg_pool2d", "F.adaptive_avg_pool3d",
+)  # fmt: skip
+ORDERING = tuple(
+    f"{owner}.{name}"
+    for owner in ("torch", "Tensor")
+    for name in ("sort", "argsort", "topk", "kthvalue", "median", "nanmedian", "quantile", "msort", "cdist")
+)
+SAMPLING = ("F.grid_sample", "torch.cdist", "F.max_unpool1d", "F.max_unpool2d", "F.max_unpool3d", "F.adaptive_max_pool1d",
+            "F.adaptive_max_pool2d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "MaxUnpool2d")  # fmt: skip
+KERAS = ("keras", "saved_model")
 LIMITATIONS: tuple[Limitation, ...] = (
     Limitation(
         "max pooling ignores NaN", ("keras", "saved_model"), "tensorflow", "cpu",
@@ -114,6 +129,20 @@ LIMITATIONS: tuple[Limitation, ...] = (
     Limitation(
         "maximum over axes ignores NaN", ("onnx",), "", "cpu", ("ReduceMax", "ReduceMin"), (), _swallowed,
         "ONNX Runtime's kernel compares, and no comparison with NaN holds", "ReduceMax, ONNX Runtime 1.31",
+    ),
+    Limitation(
+        "resampling spreads NaN", KERAS, "", "", (), RESAMPLING, _swallowed,
+        "it is a product with a matrix of weights, and 0 times NaN or infinity is NaN", "convert/rules/interpolate.py",
+        "spread",
+    ),
+    Limitation(
+        "the error function of infinity is NaN in float64", KERAS, "tensorflow", "cpu", (), ("GELU", "F.gelu"),
+        _swallowed, "TensorFlow's float64 kernel has no value there", "tf.math.erf, TensorFlow 2.21", "spread",
+    ),
+    Limitation(
+        "NaN in another order, or lost", KERAS, "", "", (), (*ORDERING, *SAMPLING), _swallowed,
+        "torch orders NaN as the largest, and samples and pools by index with it; the target's kernels compare",
+        "docs/converter.md", "all",
     ),
 )  # fmt: skip
 
@@ -228,17 +257,33 @@ def _limitation(
     judged."""
     if finding.outcome != "nonfinite":
         return None, finding
-    about = runner.about()
-    fitting = [entry for entry in LIMITATIONS if entry.fits(about)]
-    trace = runner.trace(example.request) if fitting else ()
-    if fitting and not trace:
-        trace = (pair.original64 or pair.original).trace(example.request)
-        limitation = next((entry for entry in fitting if entry.asked_in(trace)), None)
-    else:
-        limitation = next((entry for entry in fitting if entry.seen_in(trace)), None)
     exact = runner is pair.converted64
     expected = (example.reference if exact else example.response).outputs[index]
-    return limitation, _finding(example, index, np.where(np.isnan(expected), np.nan, got), pair.own_dtype, exact)
+    limitation = _explaining(pair, runner, example)
+    if limitation is None:
+        return None, finding
+    excused = {
+        "lost": np.isnan(expected),
+        "spread": np.isnan(expected) | np.isnan(got),
+        "all": np.ones(expected.shape, bool),
+    }[limitation.scope]
+    return limitation, _finding(example, index, np.where(excused, expected, got), pair.own_dtype, exact)
+
+
+def _explaining(pair: Pair, runner: Runner, example: Example) -> Limitation | None:
+    """The first entry that is about this model, and that is seen at work: in the converted model's own calls, or where
+    it shows none of them, in the original's."""
+    about = runner.about()
+    fitting = [entry for entry in LIMITATIONS if entry.fits(about)]
+    if not fitting:
+        return None
+    trace = runner.trace(example.request)
+    seen = next((entry for entry in fitting if trace and entry.scope == "lost" and entry.seen_in(trace)), None)
+    if seen is not None:
+        return seen
+    original = (pair.original64 or pair.original).trace(example.request)
+    told = [entry for entry in fitting if not trace or entry.scope != "lost"]
+    return next((entry for entry in told if entry.asked_in(original)), None)
 
 
 def _excuse(coverage: dict[str, Any], said: dict[str, Any], limitation: Limitation, index: int) -> None:

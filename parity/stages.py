@@ -188,6 +188,7 @@ def compare_in_float64(
                     f"{case} in {mode} mode: {LAYOUT}; "
                     "what agrees with contiguous operands in stable order is not held against the converted model"
                 )
+        finding = ledger.steadied(finding, pair.quantity, pair.name, mode)
         ledger.record(stage, pair.quantity, pair.name, mode, "float64", case, finding)
         outcomes[pair.quantity, pair.name] = finding.outcome
     return outcomes
@@ -234,6 +235,7 @@ def compare_at_precision(
             finding = replace(finding, outcome="inconclusive", message="the original depends on denormals here")
         elif finding.outcome == "nonfinite":
             finding = replace(finding, certain=example.far_from_overflow(pair.quantity, pair.name))
+        finding = ledger.steadied(finding, pair.quantity, pair.name, mode)
         ledger.record("precision", pair.quantity, pair.name, mode, dtype, case, finding)
         outcomes.setdefault((pair.quantity, pair.name), finding.outcome)
     return outcomes

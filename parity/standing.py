@@ -61,6 +61,7 @@ class Standing:
         self._hits: dict[int, Hit | None] = {}
         self._wrong: dict[int, Array | None] = {}
         self.labels: dict[int, int] = {}  # of what stands in the place of a wrong node, where it was found by value
+        self._likely: dict[int, Hit | None] = {}
         self._taken: frozenset[int] | None = None
 
     def hit(self, number: int) -> Hit | None:
@@ -97,11 +98,24 @@ class Standing:
             return min(fitting, key=lambda other: rms(np.nan_to_num(canonical(other) - canonical(array))))
         if array.size < 3 or array.dtype.kind not in "fc":
             return None
-        hit = self.shelf.rearranged(array, self.taken) or self.shelf.nearest(array, self.taken)
-        if hit is None or hit.likeness <= LIKE:
+        hit = self._nearest(number)
+        if hit is None:
             return None
+        for other, value in self.arrays.items():  # one array stands in the place of the node that it is nearest to
+            if value.size == array.size and value.dtype.kind in "fc" and other not in self.named:
+                rival = self._nearest(other) if not self.agrees(other) and other not in self.surely else None
+                if rival is not None and rival.label == hit.label and rival.error < 0.5 * hit.error:
+                    return None
         self.labels[number] = hit.label
         return hit.array
+
+    def _nearest(self, number: int) -> Hit | None:
+        """What is like a node and belongs to none that agrees."""
+        if number not in self._likely:
+            array = self.arrays[number]
+            hit = self.shelf.rearranged(array, self.taken) or self.shelf.nearest(array, self.taken)
+            self._likely[number] = hit if hit is not None and hit.likeness > LIKE else None
+        return self._likely[number]
 
     def displace(self, number: int, array: Array) -> None:
         """A node that agrees with something is not what stands in its place: `array` is."""

@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 SCALES = (6, 32)
+IMAGE = 7  # and those of images are so much larger
 SIZES = (2, 5, 7, 11, 13, 17, 19, 23)  # of free axes in made-up inputs; none divides another
 _NUMBERED = re.compile(
     r"(?P<stem>output|Identity|StatefulPartitionedCall|PartitionedCall)(?:_(?P<number>\d+))?(?::(?P<slot>\d+))?"
@@ -97,7 +98,8 @@ def inputs_of(
             name = dim if isinstance(dim, str) else f"axis {axis}"
             if not isinstance(dim, int) and name not in sizes:
                 low, high = (bounds or {}).get(name, (1, None))
-                size = SIZES[len(sizes) % len(SIZES)] * (scale if axis else 1)
+                larger = scale * (IMAGE if len(port.dims) >= 4 else 1) if axis else 1
+                size = SIZES[len(sizes) % len(SIZES)] * larger
                 sizes[name] = min(max(size, low), high if high is not None else max(size, low))
             shape.append(dim if isinstance(dim, int) else sizes[name])
         arrays.append(_made(port, tuple(shape), rng))

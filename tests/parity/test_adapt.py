@@ -163,6 +163,18 @@ def test_about_speaks_the_originals_names_and_axes() -> None:
     assert [(port.name, port.dims and port.dims[1:]) for port in about.inputs] == [("x", (4, 6, 7))]
 
 
+@pytest.mark.parametrize("name", ["cnn", "two inputs"])
+def test_it_may_take_the_originals_place(name: str) -> None:
+    """It draws cotangents of its own, which are told in the original's order and axes."""
+    seeded()
+    original, converted, example = adapted(TORCH[name](), name)
+    left, right = converted.to_float64(), original.to_float64()
+    expected = left.respond(Request(example, "eval", seed=2))
+    assert all(c is not None and c.shape == o.shape for c, o in zip(expected.cotangents, expected.outputs, strict=True))
+    request = Request(example, "eval", cotangents=expected.cotangents, structure=expected.structure)
+    assert_same(expected, right.respond(request), 1e-9)
+
+
 # --- bugs are not repaired ----------------------------------------------------------------------------------------
 
 

@@ -164,3 +164,44 @@ def test_ports_to_keras(name: str) -> None:
     assert not found.ambiguous
     assert not found.unmatched_original
     assert not found.unmatched_converted
+
+
+class Folded(nn.Module):
+    """A batch norm folded into its convolution, as formats for inference have it."""
+
+    def __init__(self, one: Any) -> None:
+        super().__init__()
+        factor = one.norm.weight / torch.sqrt(one.norm.running_var + one.norm.eps)
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.conv.weight = nn.Parameter((one.conv.weight * factor[:, None, None, None]).detach())
+        self.conv.bias = nn.Parameter(((one.conv.bias - one.norm.running_mean) * factor + one.norm.bias).detach())
+        self.head = nn.Linear(120, 7)
+        self.head.load_state_dict(one.head.state_dict())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.conv(x)).flatten(1))
+
+
+class ForInference(Anonymous):
+    def __init__(self, inner: Any, names: Any = None) -> None:
+        super().__init__(inner, names or {name: name for name in (*inner.parameters(), *inner.buffers())})
+
+    def about(self) -> Any:
+        return replace(self.inner.about(), gradients=False)
+
+
+def test_weights_that_a_format_folded_are_not_taken_for_others() -> None:
+    seeded()
+    one, example, _ = TORCH["cnn"]()
+    original, converted, arrays = runners((one, example, Folded(one)))
+    trainable = find(original, converted, arrays)
+    assert trainable.weights["conv.weight"].how == "shape"
+    found = find(original, ForInference(converted), arrays)
+    assert found.weights.keys() == {"head.weight", "head.bias"}
+    assert set(found.unmatched_converted) == {"conv.weight", "conv.bias"}
+    assert not found.ambiguous
+    assert not found.complete
+    state = original.state()
+    Adapted(converted, found).load({name: 2 * array for name, array in state.items() if array.dtype.kind == "f"})
+    assert np.array_equal(converted.state()["head.weight"], 2 * state["head.weight"])
+    assert not np.array_equal(converted.state()["conv.weight"], 2 * state["conv.weight"])

@@ -14,6 +14,7 @@ from keras import ops
 from torch import nn
 
 import isomorph
+from isomorph.convert import exact_constants
 from isomorph.convert.conversion import load
 from isomorph.convert.errors import UnsupportedError, UsageError
 from isomorph.convert.keras_dtype import with_dtype
@@ -317,6 +318,25 @@ def test_a_loaded_conversion_can_be_cast_again_and_keeps_its_weights(tmp_path: P
     loaded.weights[0].variable.assign(loaded.weights[0].variable + 1)
     again = loaded.with_dtype("float64")
     assert not np.array_equal(np.asarray(again.weights[0].variable), np.asarray(wide.weights[0].variable))
+
+
+class Wave(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.sin(torch.arange(4) * 0.1) + torch.arange(4)
+
+
+def test_constants_are_kept_exactly_where_rounding_changed_them(tmp_path: Path) -> None:
+    """Counts are exact in float32 and not kept twice; the same model gives the same bytes."""
+    conversion = isomorph.to_keras(Wave(), (torch.ones(2, 4),))
+    kept = exact_constants.exact_constants(conversion)
+    assert [np.asarray(a).ravel().tolist() for a in kept.values()] == [np.sin(np.arange(4) * 0.1).tolist()]
+    for name in ("a", "b"):
+        conversion.save(tmp_path / f"{name}.keras")
+    assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()
+    wide = open_keras(ModelSpec(str(tmp_path / "a.keras"))).runner.to_float64()
+    response = wide.respond(Request((np.zeros((1, 4), np.float32),), "eval", backward=False))
+    assert np.array_equal(response.outputs[0][0], np.sin(np.arange(4) * 0.1) + np.arange(4))
+    assert exact_constants.exact_constants(isomorph.to_keras(nn.Linear(2, 2), (torch.ones(1, 2),))) == {}
 
 
 def test_a_conversion_is_opened_as_an_object() -> None:

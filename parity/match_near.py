@@ -10,7 +10,7 @@ from itertools import combinations
 
 import numpy as np
 
-from isomorph.parity.held import Held, normalised
+from isomorph.parity.held import Held, normalised, parents
 from isomorph.parity.pieces import Piece, WeightMatch
 from isomorph.parity.solve_layout import Shape, fitting, merged_shapes, squeezed
 from isomorph.parity.tolerance import Array
@@ -21,6 +21,7 @@ WORK = 2e8  # elements that may be looked at in the search for near misses
 SHARE = 0.5  # of the elements must be equal for an array to be the same one with an error in it
 CLOSE = 0.02  # relative distance up to which it is the same one, inexactly
 ULPS = 16.0
+MANY = 32  # vectors of a size, from which only those of one module are added up
 
 Usual = Callable[[int], Sequence[Shape]]
 
@@ -54,6 +55,8 @@ def _sums(a: Mapping[str, Held], b: Mapping[str, Held]) -> Iterator[WeightMatch]
             if _is_float(one) and one.array.size == there.size and len(squeezed(one.array.shape)) < 2
         }
         for pair in combinations(vectors, 2):
+            if len(vectors) > MANY and parents(pair[0])[:1] != parents(pair[1])[:1]:
+                continue
             left, right = (vectors[name] for name in pair)
             room = ULPS * np.finfo(there.dtype).eps * float(np.max(np.abs([left, right]), initial=0.0))
             if np.any(left) and np.any(right) and np.all(np.abs(left + right - there) <= room):

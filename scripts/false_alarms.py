@@ -87,6 +87,7 @@ def batches(runs: Iterable[Run], size: int) -> Iterator[list[Run]]:
 def work(runs: list[Run], processes: int, file: Path, version: str, console: Console) -> None:
     """Makes the runs, and appends each result as it comes."""
     start, done, alarms = time.monotonic(), 0, 0
+    file.parent.mkdir(parents=True, exist_ok=True)
     pool = ProcessPoolExecutor(processes) if processes > 1 else None
     with file.open("a", encoding="utf-8") as out:
         for batch in batches(runs, AHEAD):
@@ -138,7 +139,9 @@ def main() -> int:
     parser.add_argument("--pairs", nargs="+", metavar="NAME", help="of the pairs below, instead of the fast ones")
     parser.add_argument("--level", default="full", choices=("quick", "full", "thorough"))
     parser.add_argument("-j", type=int, default=1, dest="processes", help="processes (1)")
-    parser.add_argument("--results", type=Path, default=ROOT / "false_alarms.jsonl", help="file of results to add to")
+    parser.add_argument(
+        "--results", type=Path, default=ROOT / "build" / "false_alarms.jsonl", help="file of results to add to"
+    )
     parser.add_argument(
         "--report", action="store_true", help="print what stands in the file, whatever the code, and run nothing"
     )

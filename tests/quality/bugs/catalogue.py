@@ -2,7 +2,8 @@
 
 `finds`: a (kind, quantity) that must be among the verdict's mismatches. `module`: where `locate` puts it, None where
 there is no run to look into; `ought`: where it should, if that is elsewhere. `sizes` and `nonzero`: the shrunk
-counterexample's symbolic sizes, and the most elements of its inputs that may not be zero.
+counterexample's symbolic sizes (None where only votes reject, and those are not explored), and the most elements of its
+inputs that may not be zero.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Bug:
     mutation: Mutation
     finds: tuple[str, str]
     module: str | None
-    sizes: str = "b=1"
+    sizes: str | None = "b=1"
     nonzero: int = 1
     ought: str = ""
     reason: str = ""
@@ -117,7 +118,7 @@ IMAGES = (
                shape=lambda s: (*s[:2], 13, 19), module="stem.0"),
         argument(CONV, 4, [0, 0], module="stem.0")), VALUE, "stem.0"),
     Bug("height and width padding swapped", "pools",
-        argument(CONV, 4, lambda p: p[::-1], module="wide"), VALUE, "wide", "b=1 h=1 w=1"),
+        argument(CONV, 4, lambda p: p[::-1], module="wide"), VALUE, "wide", "b=1 h=1 w=5"),
     Bug("flipped kernel", "vision", before(CONV, 1, FLIP, [2, 3], module="mix"), VALUE, "mix"),
     Bug("kernel transposed in space", "vision",
         before(CONV, 1, "aten.permute.default", [0, 1, 3, 2], module="mix"), VALUE, "mix"),
@@ -130,7 +131,7 @@ IMAGES = (
     Bug("NCHW reshape after NHWC flatten", "vision",
         before("aten.flatten.using_ints", 0, "aten.permute.default", [0, 2, 3, 1],
                shape=lambda s: (s[0], s[2], s[3], s[1]), module="flatten"), VALUE, "flatten"),
-    Bug("input fed in the wrong axis order", "vision", port(0, (0, 3, 2, 1)), ("raised", SIGNATURE), ""),
+    Bug("input fed in the wrong axis order", "vision", port(0, (0, 3, 2, 1)), ("raised", SIGNATURE), None),
     # pooling
     Bug("max pool padded with zero", "pools", both(
         before(MAX, 0, "aten.constant_pad_nd.default", [1, 1, 1, 1], 0.0), argument(MAX, 3, [0, 0])),
@@ -158,10 +159,11 @@ ACTIVATIONS = (
     Bug("hardswish approximated", "mlp", becomes("aten.hardswish.default", "aten.silu.default"), VALUE, "hardswish"),
     Bug("float32 constant in float64", "mlp", argument("aten.leaky_relu.default", 1, float32),
         ("leak", OUTPUT), "leaky"),
-    Bug("dropout not scaled", "mlp", after(DROPOUT, MUL, 0.6, train_only=True), VALUE, "dropout"),
+    Bug("dropout not scaled", "mlp", after(DROPOUT, MUL, 0.6, train_only=True),
+        VALUE, "head", ought="dropout"),
     Bug("dropout rate", "mlp", argument(DROPOUT, 1, 0.5), VALUE, "dropout"),
-    Bug("dropout left on", "mlp", argument(DROPOUT, 2, True), VALUE, "dropout"),
-    Bug("dropout left off", "mlp", argument(DROPOUT, 2, False), ("random", SIGNATURE), "dropout"),
+    Bug("dropout left on", "mlp", argument(DROPOUT, 2, True), VALUE, "head", ought="dropout"),
+    Bug("dropout left off", "mlp", argument(DROPOUT, 2, False), ("random", SIGNATURE), None),
     Bug("square weight transposed", "mlp",
         before(LINEAR, 1, "aten.transpose.int", 0, 1, module="square"), VALUE, "square"),
     Bug("square weight mislaid", "mlp", mislaid("square.weight"), VALUE, "square"),
@@ -169,9 +171,9 @@ ACTIVATIONS = (
         ("value", SIGNATURE), "norm"),
     Bug("stop_gradient on a bias", "mlp", before(LINEAR, 2, DETACH, module="square"), ("value", PARAMETER), "square"),
     Bug("TensorFloat-32 products", "mlp", rules.lowered(LINEAR, rules.tf32_linear, "head"),
-        ("imprecise", OUTPUT), "head"),
+        ("imprecise", OUTPUT), "head", None, 3),
     Bug("bfloat16 accumulation", "mlp", rules.lowered(LINEAR, rules.bfloat16_linear, "head"),
-        ("precision", OUTPUT), "head"),
+        ("precision", OUTPUT), "head", None, 6),
 )  # fmt: skip
 
 SEQUENCES = (
@@ -180,8 +182,8 @@ SEQUENCES = (
     Bug("softmax over another axis", "attention", argument("aten.softmax.int", 1, -2), VALUE, "softmax", "b=1 t=2"),
     Bug("causal mask shifted", "attention", argument("aten.triu.default", 1, 2), VALUE, "mask", "b=1 t=2"),
     Bug("causal mask of -1e4", "attention",
-        argument("aten.masked_fill.Scalar", 2, -1e4), VALUE, "mask", "b=1 t=2"),
-    Bug("padding mask of -1e4 added", "masked", added_mask(-1e4), VALUE, "mask", "b=1 t=2"),
+        argument("aten.masked_fill.Scalar", 2, -1e4), VALUE, "mask", "b=2 t=2"),
+    Bug("padding mask of -1e4 added", "masked", added_mask(-1e4), VALUE, "", "b=1 t=3", 3, "mask"),
     Bug("rotary halves interleaved", "attention",
         both(interleaved(0), interleaved(1)), VALUE, "rotary", "b=1 t=2"),
     Bug("heads not moved back", "attention",
@@ -191,7 +193,8 @@ SEQUENCES = (
     Bug("embedding not scaled", "tokens", bypassed(MUL, module="scale"), VALUE, "scale", "b=1 t=1", nonzero=0),
     Bug("positions off by one", "tokens", both(
         argument("aten.slice.Tensor", 2, 1), argument("aten.slice.Tensor", 3, Sym("1 + t"))), VALUE, "", "b=1 t=1"),
-    Bug("tied weight untied", "tokens", untied("head.weight", LINEAR, 1, "head"), ("tied", SIGNATURE), ""),
+    Bug("tied weight untied", "tokens", untied("head.weight", LINEAR, 1, "head"), ("tied", SIGNATURE),
+        "embed", "b=1 t=1"),
     Bug("GRU without reset_after", "gru", rules.reset_before(), VALUE, "gru"),
     Bug("missing recurrent bias", "gru", before("aten.gru.input", (2, 3), MUL, 0.0), VALUE, "gru", nonzero=0),
     Bug("LSTM gate order", "lstm", rules.gate_order(), VALUE, "lstm", nonzero=0),

@@ -13,10 +13,10 @@ import numpy as np
 
 from isomorph.parity.compare import canonical
 from isomorph.parity.fault import Fault, alike, plain_causes
-from isomorph.parity.runners.base import Runner
+from isomorph.parity.runners.base import Request, Runner
 from isomorph.parity.tolerance import Array
 
-__all__ = ["Fault", "likely_causes", "lives_of", "made_again", "parameter_causes"]
+__all__ = ["Fault", "likely_causes", "lives_of", "made_again", "outcome_with", "parameter_causes"]
 
 NAMED = 4
 
@@ -30,6 +30,16 @@ def lives_of(runner: Runner) -> Any:
 
     found: Any = runner
     return lives(found)
+
+
+def outcome_with(runner: Any, request: Request, path: str, call: int, output: Array) -> tuple[Array, ...] | None:
+    """The original's outputs if one call of a module gave something else; None where that cannot be."""
+    from isomorph.parity.runners.torch_trace import respond_with
+
+    try:
+        return respond_with(runner, request, path, call, output).outputs
+    except Exception:  # another shape
+        return None
 
 
 def made_again(live: Any, inputs: Sequence[Array]) -> list[Array] | None:

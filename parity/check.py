@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -73,6 +74,7 @@ def check(
         level, examples, backward, seed, dtype, strict, budget, tolerances or {}, database, explain,
     )  # fmt: skip
     texts, example = _given(inputs)
+    original, converted = (os.fspath(m) if isinstance(m, os.PathLike) else m for m in (original, converted))
     first = original if isinstance(original, ModelSpec) else ModelSpec(original, seed=seed, device=device)
     if inputs is not None:
         first = replace(first, inputs=texts or first.inputs, example=example)

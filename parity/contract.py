@@ -7,6 +7,7 @@ leaves free) and what the user declares with `--input`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -52,7 +53,7 @@ def prepare(
     if given is None and not original.inputs:
         given = getattr(original.target, "example", None) or getattr(converted.target, "example", None)
     first = _open_first(replace(original, example=given), other)
-    second = other or open_runner(replace(converted, example=given))
+    second = other or _told(converted, given)
     try:
         return _pair(first, second, settings, ledger, coverage)
     except BaseException:
@@ -80,6 +81,17 @@ def _on_its_own(spec: ModelSpec) -> Opened | None:
         return open_runner(replace(spec, inputs=()))
     except UsageError:
         return None  # opened again with an example, it says for itself what it lacks
+
+
+def _told(spec: ModelSpec, example: Any) -> Opened:
+    """A model opened with an example; one that does not take it as it is (another layout, say) by itself."""
+    try:
+        return open_runner(replace(spec, example=example))
+    except UsageError:
+        if spec.example is None and isinstance(spec.target, str):
+            with contextlib.suppress(UsageError):
+                return open_runner(replace(spec, inputs=()))
+        raise
 
 
 def _describes_itself(spec: ModelSpec) -> bool:
@@ -239,6 +251,7 @@ def _bounds(*sides: Mapping[str, tuple[int, int | None]]) -> dict[str, tuple[int
     merged: dict[str, tuple[int, int | None]] = {}
     for side in sides:
         for name, (low, high) in side.items():
+            low = 1 if low == 2 else low  # torch.export's word for no lower bound; what the original refuses is not asked
             old_low, old_high = merged.get(name, (1, None))
             tops = [top for top in (high, old_high) if top is not None]
             merged[name] = max(low, old_low), min(tops) if tops else None

@@ -304,10 +304,11 @@ class Exam:
             if not refused and self.coverage.get("not_checked"):
                 return self.verdict("NOTHING_COMPARED", "; ".join(self.coverage["not_checked"]))
             return self.verdict("ERROR", f"the original accepts no drawn input: {reason}")
-        if not any("equal" in seen for seen in self.ledger.evidence("output").values()):
+        # a leak or kink that is excused, in a model that is not ours, was judged all the same
+        if not any(seen & {"equal", "failed"} for seen in self.ledger.evidence("output").values()):
             return self.verdict("NOTHING_COMPARED", "every output is empty, zero or too ill-conditioned to judge")
         counts = [c for c in self.ledger.checks if c.quantity == "output" and c.stage in ("structure", "precision")]
-        judged, unclear = sum(c.equal for c in counts), sum(c.inconclusive for c in counts)
+        judged, unclear = sum(c.equal + c.failed for c in counts), sum(c.inconclusive for c in counts)
         if judged < CONCLUSIVE_SHARE * (judged + unclear):
             reason = f"{unclear} of {judged + unclear} outputs were too ill-conditioned to judge"
             return self.verdict("NOTHING_COMPARED", reason)

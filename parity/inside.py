@@ -11,7 +11,7 @@ import numpy as np
 
 from isomorph.parity import tolerance as yardstick
 from isomorph.parity.compare import canonical, compare_precision, compare_structure
-from isomorph.parity.fault import alike, distance
+from isomorph.parity.fault import UNEXPLAINED, alike, distance
 from isomorph.parity.flow import Flow
 from isomorph.parity.pair import Pair
 from isomorph.parity.runners.base import ModuleTrace, Perturbation, Request, Response, Runner
@@ -23,6 +23,7 @@ from isomorph.parity.verdict import ModuleError
 
 __all__ = ["Inside", "look_inside"]
 
+TRIED = 500  # runs of the original with the output of a module replaced
 FOLDED = 8.0 * 2.0**-23
 PLACES = 1 << 16  # arrays of one call
 LISTED = 200  # modules whose errors a verdict lists
@@ -56,6 +57,7 @@ class Inside:
         self.got: Response = converted.respond(self.request)
         self._places = counterparts(self.flow, self.there)
         self._leaks = self._rounds_inside()
+        self._tried = 0
 
     def _rounds_inside(self) -> float:
         """The error, relative to scale, that is not what is looked for: someone else's model may have constants that
@@ -234,6 +236,23 @@ class Inside:
         base = canonical(array)
         allowed = self.unit * np.maximum(yardstick.scale_of(base), 1e-30)
         return standing.shelf.find(base, allowed, standing.taken) is not None
+
+    def gives(self, index: int, array: Array) -> bool:
+        """Whether the original, with this as the output of one of its calls, gives what the converted model gives."""
+        from isomorph.parity.causes import outcome_with
+
+        call = self.flow.calls[index]
+        self._tried += 1
+        if self._tried > TRIED or array.shape != call.outputs[0].shape:
+            return False
+        outputs = outcome_with(self._reference, self.request, call.path, call.call, array)
+        pairs = list(zip(self.got.outputs, outputs or (), strict=False))
+        if not pairs:
+            return False
+        apart = max(distance(e, g) for e, g in zip(self.expected.outputs, self.got.outputs, strict=False))
+        return all(
+            distance(g, o) <= max(self.unit, UNEXPLAINED * apart) and distance(g, o) < 0.1 * apart for g, o in pairs
+        )
 
     # ------------------------------------------------------------------------------------------------------ for a place
     def live(self, index: int) -> Any:

@@ -76,11 +76,31 @@ def _forward(inside: Inside) -> list[Located]:
     bad = inside.bad_outputs()
     if not bad:
         return []
+    if not inside.there:
+        return [_unseen(inside, bad)]
     flow, standing = inside.flow, inside.values(bad)
     origins = standing.origins(bad, flow.sources)
     if not origins:
         return [Located("forward", "", flow.calls[flow.root].kind, note=inside.note)]
     return [_first(inside, standing, origins)]
+
+
+def _unseen(inside: Inside, bad: Mapping[int, Array]) -> Located:
+    """Of a model without an inside: the first module of which a known mistake makes the original give the same."""
+    flow = inside.flow
+    for index, call in enumerate(flow.calls):
+        if call.function or any(flow.children(index)) or inside.live(index) is None or not call.outputs:
+            continue
+        causes = likely_causes(Fault(
+            call.kind, call.path, inside.mode, call.inputs, call.outputs, (None,) * len(call.outputs),
+            lambda array: False, partial(inside.gives, index), inside.live(index), inside.unit,
+        ))  # fmt: skip
+        if causes:
+            return Located("forward", call.path, call.kind, causes=causes, note=inside.note)
+    number = min(bad)
+    fault = Fault("", "", inside.mode, (), (flow.value(number),), (bad[number],), lambda array: False, unit=inside.unit)
+    causes = inside.swapped_outputs(number) or likely_causes(fault)
+    return Located("forward", "", flow.calls[flow.root].kind, causes=causes, note=inside.note)
 
 
 def _first(inside: Inside, standing: Standing, origins: Sequence[tuple[int, list[int]]]) -> Located:

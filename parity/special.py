@@ -255,18 +255,20 @@ def _limitation(
     """The entry that explains a difference, and what is found without the elements that are NaN in the original: there
     only has NaN been lost, and a call of the entry was seen to lose it. Infinities and finite elements are still
     judged."""
-    if finding.outcome != "nonfinite":
+    if finding.outcome not in ("nonfinite", "integer", "value"):
         return None, finding
     exact = runner is pair.converted64
     expected = (example.reference if exact else example.response).outputs[index]
     limitation = _explaining(pair, runner, example)
     if limitation is None:
         return None, finding
-    excused = {
-        "lost": np.isnan(expected),
-        "spread": np.isnan(expected) | np.isnan(got),
-        "all": np.ones(expected.shape, bool),
-    }[limitation.scope]
+    if finding.outcome != "nonfinite" and limitation.scope != "all":
+        return None, finding
+    excused = (
+        np.ones(expected.shape, bool)
+        if limitation.scope == "all"
+        else np.isnan(expected) | (np.isnan(got) & (limitation.scope == "spread"))
+    )
     return limitation, _finding(example, index, np.where(excused, expected, got), pair.own_dtype, exact)
 
 

@@ -13,11 +13,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from isomorph.parity.flow import TracedCall
-from isomorph.parity.runners.base import Request
+from isomorph.parity.runners.base import Request, Response
 from isomorph.parity.runners.torch_runner import TorchRunner, to_numpy
 from isomorph.parity.tolerance import Array
 
-__all__ = ["Live", "lives_of", "trace_torch"]
+__all__ = ["Live", "lives_of", "respond_with", "trace_torch"]
 
 FUNCTION_BYTES = 1 << 30  # what the arrays of functions may take; beyond it modules alone are recorded
 NO_FUNCTIONS = ("__get__", "__set__", "__delete__", "requires_grad_", "register_hook", "retain_grad", "backward")
@@ -86,6 +86,28 @@ def trace_torch(runner: TorchRunner, request: Request) -> tuple[TracedCall, ...]
             runner.respond(request)
     _LIVES[runner] = [done.live for done in tracer._done]
     return tracer.calls()
+
+
+def respond_with(runner: TorchRunner, request: Request, path: str, call: int, output: Array) -> Response:
+    """`runner.respond` with the first tensor that call number `call` of a submodule returns replaced by an array of its
+    shape."""
+    seen = 0
+
+    def put(module: torch.nn.Module, args: Any, result: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        if seen - 1 != call:
+            return result
+        leaves, spec = pytree.tree_flatten(result)
+        place = next(i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor))
+        leaves[place] = torch.from_numpy(output.copy()).to(leaves[place].dtype)
+        return pytree.tree_unflatten(leaves, spec)
+
+    handle = runner._module.get_submodule(path).register_forward_hook(put)
+    try:
+        return runner.respond(replace(request, backward=False))
+    finally:
+        handle.remove()
 
 
 def lives_of(runner: TorchRunner) -> list[Live]:

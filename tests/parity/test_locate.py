@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import keras
@@ -219,13 +220,34 @@ def test_a_model_of_someone_else_is_located_by_value(fault: str, module: str | N
     assert not cause or any(cause in text for text in found[0].causes), found
 
 
-def test_a_model_that_shows_nothing_inside_is_said_to() -> None:
-    net, _, example = stack()
-    weights = {k: v.detach().numpy().astype(np.float64) for k, v in net.state_dict().items()}
+def as_function(net: nn.Module) -> Any:
+    """The net as a function from arrays to arrays, in the dtype of the arrays."""
+    twins = {torch.float32: net, torch.float64: copy.deepcopy(net).double()}
 
     def function(x: Any) -> Any:
-        return np.asarray(x) @ weights["head.weight"].T.astype(np.asarray(x).dtype)
+        with torch.no_grad():
+            given = torch.as_tensor(np.asarray(x))
+            return twins[given.dtype](given).numpy()
 
-    found = located(net, function, "eval", example)
-    assert found
-    assert "shows nothing of its inside" in found[0].note
+    return function
+
+
+def test_a_model_that_shows_nothing_inside_is_located_by_trying_known_mistakes() -> None:
+    net, _, example = stack()
+    other = copy.deepcopy(net)
+    other.blocks[1].norm.eps = 1e-2  # type: ignore[union-attr, operator, index]
+    (found,) = located(net, as_function(other), "eval", example)
+    assert found.module == "blocks.1.norm"
+    assert found.causes == ("epsilon is 0.01, not 1e-05",)
+    assert "shows nothing of its inside" in found.note
+
+
+def test_where_no_known_mistake_fits_no_module_is_named() -> None:
+    net, _, example = stack()
+    other = copy.deepcopy(net)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    (found,) = located(net, as_function(other), "eval", example)
+    assert (found.module, found.causes) == ("", ())
+    assert "shows nothing of its inside" in found.note

@@ -210,7 +210,7 @@ SEQUENCES = (
     Bug("negative index taken from the start", "order", argument("aten.select.int", 2, 0), VALUE, "last", "b=1 t=2"),
     Bug("constant baked from the example", "order", baked("t", 4, "aten.div.Tensor"), VALUE, "mean", "b=1 t=1"),
     Bug("dim fixed to the example's", "order", baked("t", 4, "aten.arange.default"),
-        ("raised", SIGNATURE), "place", "b=1 t=2"),
+        ("raised", SIGNATURE), None, "b=1 t=2"),
 )  # fmt: skip
 
 NUMBERS = (
@@ -219,19 +219,19 @@ NUMBERS = (
         before(RSQRT, 0, "aten.add.Tensor", 1e-5, kwargs={"alpha": 1}), becomes(RSQRT, "aten.reciprocal.default")),
         VALUE, "rms"),
     Bug("normalize adds its epsilon", "norms", becomes("aten.clamp_min.default", "aten.add.Tensor", 1e-12,
-        kwargs={"alpha": 1}), VALUE, "unit"),
+        kwargs={"alpha": 1}), VALUE, "unit", "b=2"),
     Bug("stop_gradient on a statistic", "norms", before(RSQRT, 0, DETACH), ("value", INPUT), "rms",
         nonzero=1),
     Bug("log of softmax", "norms", both(
         after("aten.log_softmax.int", "aten.log.default"), becomes("aten.log_softmax.int", "aten.softmax.int")),
         ("nonfinite", OUTPUT), "logits", nonzero=5),
-    Bug("float division rounded", "integers", lower.FLOOR_DIVISION, VALUE, "halved"),
+    Bug("float division rounded", "integers", lower.FLOOR_DIVISION, VALUE, "", ought="halved"),
     Bug("integer division towards zero", "integers",
-        argument("aten.div.Tensor_mode", "rounding_mode", "trunc"), ("integer", OUTPUT), "thirds"),
+        argument("aten.div.Tensor_mode", "rounding_mode", "trunc"), ("integer", OUTPUT), "", ought="thirds"),
     Bug("remainder with the sign of the dividend", "integers", becomes("aten.remainder.Scalar", "aten.fmod.Scalar"),
         ("integer", OUTPUT), "rest"),
-    Bug("index dtype", "integers", output_through(2, "aten.to.dtype", "int32", dtype="int32"), ("dtype", OUTPUT), ""),
-    Bug("last of ties in argmax", "integers", lower.LAST_OF_TIES, ("integer", OUTPUT), "best"),
+    Bug("index dtype", "integers", output_through(2, "aten.to.dtype", "int32", dtype="int32"), ("dtype", OUTPUT), None),
+    Bug("last of ties in argmax", "integers", lower.LAST_OF_TIES, ("integer", OUTPUT), "", ought="best"),
     Bug("naive expm1", "numerics", naive_expm1("small"), VALUE, "small"),
     Bug("naive expm1 beside large values", "numerics", naive_expm1("grown"), ("imprecise", OUTPUT), "grown"),
     Bug("naive log1p beside large values", "numerics", naive_log1p("slow"), ("imprecise", OUTPUT), "slow"),

@@ -47,19 +47,21 @@ def prepare(
     Raises:
         UsageError: a model cannot be opened, or no example can be made. WorkerError: a worker process died.
     """
-    converted = replace(converted, inputs=converted.inputs or original.inputs)
-    other = _on_its_own(converted)
-    given = original.example if original.example is not None else converted.example
-    if given is None and not original.inputs:
-        given = getattr(original.target, "example", None) or getattr(converted.target, "example", None)
-    first = _open_first(replace(original, example=given), other)
-    second = other or _told(converted, given)
-    try:
-        return _pair(first, second, settings, ledger, coverage)
-    except BaseException:
-        first.runner.close()
-        second.runner.close()
-        raise
+    with contextlib.ExitStack() as opened:
+        other = _on_its_own(converted)
+        if other is not None:
+            opened.callback(other.runner.close)
+        given = original.example if original.example is not None else converted.example
+        if given is None and not original.inputs:
+            given = getattr(original.target, "example", None) or getattr(converted.target, "example", None)
+        first = _open_first(replace(original, example=given), other)
+        opened.callback(first.runner.close)
+        second = other or _told(replace(converted, inputs=converted.inputs or original.inputs), given, first.example)
+        opened.callback(second.runner.close)
+        pair = _pair(first, second, settings, ledger, coverage)
+        if pair is not None:
+            opened.pop_all()  # they stay open for as long as the pair is used
+        return pair
 
 
 def _open_first(original: ModelSpec, other: Opened | None) -> Opened:
@@ -83,15 +85,21 @@ def _on_its_own(spec: ModelSpec) -> Opened | None:
         return None  # opened again with an example, it says for itself what it lacks
 
 
-def _told(spec: ModelSpec, example: Any) -> Opened:
-    """A model opened with an example; one that does not take it as it is (another layout, say) by itself."""
-    try:
-        return open_runner(replace(spec, example=example))
-    except UsageError:
-        if spec.example is None and isinstance(spec.target, str):
-            with contextlib.suppress(UsageError):
-                return open_runner(replace(spec, inputs=()))
-        raise
+def _told(spec: ModelSpec, given: Any, example: tuple[Array, ...] | None) -> Opened:
+    """A model opened with what is known of the inputs: as the caller gave them, as the `--input` texts name them, as
+    the arrays that the original takes, or by itself. The first error is raised if it takes none of them."""
+    attempts = [replace(spec, example=given)]
+    if given is None and example is not None:
+        attempts.append(replace(spec, inputs=(), example=example))
+    if spec.example is None and isinstance(spec.target, str):
+        attempts.append(replace(spec, inputs=()))
+    problem: UsageError | None = None
+    for attempt in attempts:
+        try:
+            return open_runner(attempt)
+        except UsageError as error:
+            problem = problem or error
+    raise problem or UsageError("the second model cannot be opened")
 
 
 def _describes_itself(spec: ModelSpec) -> bool:

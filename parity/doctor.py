@@ -22,6 +22,8 @@ from .console import Console
 ADDS = {
     "hf": "hf:DIR sources (Hugging Face transformers)",
     "timm": "timm:NAME sources (torchvision is needed too, in the build that matches torch)",
+    "onnx": "checks of .onnx files (ONNX Runtime)",
+    "litert": "checks of .tflite files (LiteRT)",
     "onnx2tf": "the onnx2tf converter as an edge of the routes",
     "report": "reports as HTML",
     "ray": "verification spread over several machines",

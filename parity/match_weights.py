@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from isomorph.parity.held import Held, Key, normalised, parents, role, tokens
+from isomorph.parity.held import Held, Key, normalised, role, tokens
 from isomorph.parity.match_near import near_matches
 from isomorph.parity.match_slices import match_slices
+from isomorph.parity.neighbours import NAME, SHARED, Neighbours, best
 from isomorph.parity.pieces import Piece, WeightMatch
 from isomorph.parity.solve_layout import Shape, solve, squeezed
 from isomorph.parity.tolerance import Array
@@ -52,10 +53,8 @@ class _Matching:
         self.found = Weights()
         self.rows: dict[str, set[int]] = {}  # rows of stacked biases that are taken
         self.usual: Counter[tuple[int, Shape]] = Counter()  # (axes, permutation) of what is matched
-        self.together: Counter[tuple[tuple[str, ...], tuple[str, ...]]] = Counter()  # matched pairs by modules
-        self.inside: tuple[Counter[tuple[str, ...]], Counter[tuple[str, ...]]] = Counter(), Counter()
+        self.neighbours = Neighbours(self.all_a, self.all_b)
         self.contested: set[str] = set()
-        self.kinds = len({held.kind for held in self.b.values()}) > 1
 
     def run(self) -> Weights:
         self._by_value(matrices=True)
@@ -151,13 +150,7 @@ class _Matching:
                 self.b.pop(piece.converted, None)
             if all(index is None for index in piece.source):
                 self.usual[len(piece.view), piece.permutation] += 1
-            self._count(name, piece.converted)
-
-    def _count(self, name: str, other: str) -> None:
-        here, there = parents(name), parents(other)
-        self.inside[0].update(here)
-        self.inside[1].update(there)
-        self.together.update((left, right) for left in here for right in there)
+            self.neighbours.count(name, piece.converted)
 
     # A bias follows its weight: what became of the axis of a weight that is as long as the bias becomes of the bias.
 
@@ -276,12 +269,13 @@ class _Matching:
 
     def _decided(self, names: list[str], others: list[str]) -> list[tuple[str, str, str]]:
         """Pairs that are each other's only best choice, and that something but their place speaks for."""
-        scores = np.array([[self._score(name, other) for other in others] for name in names])
-        rows, columns = _best(scores), _best(scores.transpose(1, 0, 2))
+        scores = self.neighbours.scores(names, others)
+        columns, only = best(scores)
+        rows, alone = best(scores.transpose(1, 0, 2))
         return [
             (names[i], others[j], "neighbours")
-            for i, j in rows.items()
-            if columns.get(j) == i and self._speaks(scores[i, j])
+            for i, j in enumerate(columns)
+            if only[i] and alone[j] and rows[j] == i and _speaks(scores[i, j])
         ]
 
     def _last(self, name: str) -> str:
@@ -292,35 +286,13 @@ class _Matching:
         like = [m for n, m in self.found.matches.items() if self.all_a[n].key(self.all_a[n].kept) == key]
         return "order" if any(match.how == "order" for match in like) else "neighbours"
 
-    def _speaks(self, score: Array) -> bool:
-        """Whether a score is more than nothing: the name, or matched neighbours."""
-        return bool(score[0] > 0 or score[3] > 0)
-
-    def _score(self, name: str, other: str) -> tuple[float, ...]:
-        a, b = self.all_a[name], self.all_b[other]
-        affinity = 0.0
-        for left in parents(name):
-            for right in parents(other):
-                count = self.together[left, right]
-                if count:
-                    affinity += count / max(self.inside[0][left], self.inside[1][right])
-        return (
-            float(normalised(name) == normalised(other)),
-            float(not self.kinds or a.kind == b.kind),
-            float(sorted(squeezed(a.array.shape)) == sorted(squeezed(b.array.shape))),
-            round(affinity, 9),
-            float(bool(role(name)) and role(name) == role(other)),
-            float(len(set(tokens(name)[:-1]) & set(tokens(other)[:-1]))),
-            float(a.array.ndim == b.array.ndim),
-        )
-
     def _first(self, names: list[str], others: list[str]) -> bool:
         """The first of the original's, with the best of what is left for it, the first among equals."""
-        for name in names:
-            scores = [self._score(name, other) for other in others]
-            best = max(range(len(others)), key=lambda j: (scores[j], -j))
-            alone = scores.count(scores[best]) == 1 and self._speaks(np.array(scores[best]))
-            if self._pair(name, others[best], "neighbours" if alone else "order"):
+        scores = self.neighbours.scores(names, others)
+        columns, only = best(scores)
+        for i, j in enumerate(columns):
+            alone = only[i] and _speaks(scores[i, j])
+            if self._pair(names[i], others[j], "neighbours" if alone else "order"):
                 return True
         return False
 
@@ -337,14 +309,9 @@ class _Matching:
                     del self.a[name]
 
 
-def _best(scores: Array) -> dict[int, int]:
-    """Row -> its column with the largest score, for rows that have only one."""
-    best = {}
-    for i, row in enumerate(scores):
-        order = sorted(range(len(row)), key=lambda j: tuple(row[j]), reverse=True)
-        if len(order) == 1 or tuple(row[order[0]]) > tuple(row[order[1]]):
-            best[i] = order[0]
-    return best
+def _speaks(score: Array) -> bool:
+    """Whether a score is more than nothing: the name, or matched neighbours."""
+    return bool(score[NAME] > 0 or score[SHARED] > 0)
 
 
 def _is_sum(part: Array, arrays: list[Array]) -> bool:

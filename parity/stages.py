@@ -130,7 +130,12 @@ class Example:
     def depends_on_denormals(self) -> bool:
         """Whether the original's own NaN and infinities change when denormals are flushed to zero."""
         before = _floats(self.response)
-        after = _floats(self._own.respond(replace(self.request, flush_denormals=True)))
+        flushed = tuple(  # not every kernel of the processor's takes a denormal operand for zero when it is told to
+            np.where(np.abs(a) < np.finfo(np.float32).tiny, np.copysign(0, a), a).astype(a.dtype)
+            if a.dtype.kind == "f" else a
+            for a in self.request.inputs
+        )  # fmt: skip
+        after = _floats(self._own.respond(replace(self.request, inputs=flushed, flush_denormals=True)))
         return any(
             not np.array_equal(np.isfinite(array), np.isfinite(after[quantity][name]))
             for quantity, name, array in _items(before)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from isomorph.parity.modules import Gene, Program, grow, modules
+from isomorph.parity.modules import Program, grow, modules
 from tests.quality import fuzz
 
 PROGRAMS = 25
@@ -23,25 +23,6 @@ PROGRAMS = 25
 def test_a_random_module_is_converted_and_passes(program: Program) -> None:
     result, details = fuzz.outcome(program)
     assert result == "PASS", f"{program}\n{details}"
-
-
-# What `python -m tests.quality.fuzz --level full` found and is not mended: genes, input, reason.
-KNOWN = {
-    "bicubic": (
-        [("interpolate", 16)], "image",
-        "resizing is a product with a matrix, in which a NaN reaches its whole row and column, not its neighbours alone",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("genes", "kind"),
-    [pytest.param(g, k, id=n, marks=pytest.mark.xfail(reason=r, strict=True)) for n, (g, k, r) in KNOWN.items()],
-)
-def test_what_is_known_to_fail(genes: list[Gene], kind: str) -> None:
-    result, details = fuzz.outcome(grow(genes, [kind]), "full")
-    assert result == "PASS", details
 
 
 @pytest.mark.parametrize("number", range(2))

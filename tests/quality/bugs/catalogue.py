@@ -236,25 +236,30 @@ NUMBERS = (
     Bug("naive expm1 beside large values", "numerics", naive_expm1("grown"), ("imprecise", OUTPUT), "grown"),
     Bug("naive log1p beside large values", "numerics", naive_log1p("slow"), ("imprecise", OUTPUT), "slow"),
     Bug("naive log1p", "numerics", naive_log1p("log"), ("precision", OUTPUT), "log"),
-    Bug("clipped exp", "numerics", before("aten.exp.default", 0, "aten.clamp_max.default", 80.0), VALUE, "exp"),
-    Bug("logsumexp without its maximum", "numerics", lower.NAIVE_LOGSUMEXP, ("nonfinite", OUTPUT), "pooled"),
+    Bug("clipped exp", "numerics", before("aten.exp.default", 0, "aten.clamp_max.default", 80.0),
+        VALUE, "", "b=2", ought="exp"),
+    Bug("logsumexp without its maximum", "numerics", lower.NAIVE_LOGSUMEXP, ("nonfinite", OUTPUT), "",
+        "b=2", ought="pooled"),
     Bug("NaN swallowed by max", "numerics", becomes("aten.maximum.default", "aten.fmax.default"),
-        ("nonfinite", OUTPUT), "root"),
+        ("nonfinite", OUTPUT), "", ought="root"),
     Bug("cast to integer dropped", "numerics", skipped(TO, "whole"), VALUE, "whole"),
 )  # fmt: skip
 
 GRADIENTS = (
-    *(Bug(f"gradient of {name} at a tie", "ties", lower.TIES[name], ("kink", INPUT), name, nonzero=n)
-      for name, n in (("relu", 0), ("clamp", 1), ("amax", 0), ("max", 0), ("abs", 0), ("larger", 0))),
+    *(Bug(f"gradient of {name} at a tie", "ties", lower.TIES[name], ("kink", INPUT), module, sizes, nonzero, ought)
+      for name, module, sizes, nonzero, ought in (
+          ("relu", "", "b=1", 0, "relu"), ("clamp", "", "b=1", 1, "clamp"), ("amax", "amax", "b=1", 0, ""),
+          ("max", "max", "b=2", 0, ""), ("abs", "", "b=1", 0, "abs"), ("larger", "larger", "b=1", 0, ""))),
     Bug("gradient of where at its bound", "ties", becomes("aten.gt.Scalar", "aten.ge.Scalar"),
-        ("kink", OUTPUT), "where"),
+        ("kink", OUTPUT), "lift", ought="where"),
     Bug("stop_gradient on a path", "several", before(MUL, 0, DETACH, module="", nth=0), ("value", INPUT), ""),
     Bug("detach dropped", "several", bypassed(DETACH, nth=3), ("value", INPUT), ""),
-    Bug("frozen parameter trained", "several", trained("left.weight", True), ("frozen", SIGNATURE), "left"),
-    Bug("trained parameter frozen", "several", variable_trained("right.bias", False), ("frozen", SIGNATURE), "right"),
-    Bug("buffer not updated", "several", not_updated("seen"), ("value", BUFFER), ""),
+    Bug("frozen parameter trained", "several", trained("left.weight", True), ("frozen", SIGNATURE), "left", ""),
+    Bug("trained parameter frozen", "several", variable_trained("right.bias", False), ("frozen", SIGNATURE), "right",
+        ""),
+    Bug("buffer not updated", "several", not_updated("seen"), ("value", BUFFER), "", "b=2"),
     Bug("moving average swapped", "several", both(
-        argument(MUL, 1, 0.1, nth=1), argument(MUL, 1, 0.9, nth=2)), ("value", BUFFER), ""),
+        argument(MUL, 1, 0.1, nth=1), argument(MUL, 1, 0.9, nth=2)), ("value", BUFFER), "", "b=2"),
 )  # fmt: skip
 
 SHAPES = (

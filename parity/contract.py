@@ -124,6 +124,8 @@ def _pair(first: Opened, second: Opened, settings: Settings, ledger: Ledger, cov
             raise UsageError("the two models can only be compared on example inputs: give --input or inputs=")
         found = correspond.find(first.runner, second.runner, example)
         coverage["correspondence"] = found.summary()
+        for text in (*found.ambiguous, *found.notes):
+            ledger.warn(text)
         for wrong in found.contradictions:
             ledger.reject(wrong.kind, "signature", wrong.name, wrong.message)
         if found.contradictions:

@@ -130,7 +130,8 @@ class Exam:
     def _signature(self, pair: Pair) -> None:
         held = pair.converted.buffers()
         state = (pair.original64 or pair.original).state()
-        self._absent = {name: state[name] for name in pair.original.buffers() if name not in held and name in state}
+        ignored = self.coverage.get("correspondence", {}).get("ignored", ())
+        self._absent = {n: state[n] for n in pair.original.buffers() if n not in (*held, *ignored) and n in state}
         check_signature(pair.original, pair.converted, self.ledger)
 
     def _stage(self, name: str, judge: Callable[[Pair, Ledger, dict[str, Any]], None], wanted: bool = True) -> None:

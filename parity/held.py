@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -65,11 +66,13 @@ class Held:
         return self._keys[dtype]
 
 
+@cache
 def tokens(name: str) -> tuple[str, ...]:
     """The parts of a name: "Block_1/Dense/kernel:0" is block_1, dense, kernel."""
     return tuple(part for part in re.split(r"[./|]+", re.sub(r":\d+$", "", name.lower())) if part)
 
 
+@cache
 def normalised(name: str) -> str:
     """A name without what frameworks add and change: case, separators, ":0", serving prefixes."""
     stem = re.sub(r":\d+$", "", name.lower())
@@ -83,6 +86,7 @@ def parents(name: str) -> list[tuple[str, ...]]:
     return [parts[:count] for count in range(len(parts) - 1, 0, -1)]
 
 
+@cache
 def role(name: str) -> str:
     """What a parameter is for by the last part of its name: "weight", "bias", "mean", "variance" or ""."""
     leaf = (tokens(name) or ("",))[-1]

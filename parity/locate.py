@@ -56,8 +56,8 @@ def locate(pair: Pair, example: Example) -> tuple[Located, ...]:
 def _generic(pair: Pair, example: Example) -> Iterator[Example]:
     """Examples of normal values, in the contract's own sizes and in the example's, for one that has few different
     values; none where it has many, or the original refuses them."""
-    floats = [array for array in example.request.inputs if array.dtype.kind == "f"]
-    if pair.contract is None or all(np.unique(array).size > min(array.size // 2, MANY) for array in floats):
+    drawn = [array for array in example.request.inputs if array.dtype.kind in "fiu"]
+    if pair.contract is None or all(np.unique(array).size > min(array.size // 2, MANY) for array in drawn):
         return
     for sizes in dict.fromkeys((pair.contract.sizes, example.case.sizes)):
         case = replace(example.case, distribution="normal", sizes=sizes)

@@ -53,6 +53,9 @@ class _Matching:
         self.found = Weights()
         self.rows: dict[str, set[int]] = {}  # rows of stacked biases that are taken
         self.usual: Counter[tuple[int, Shape]] = Counter()  # (axes, permutation) of what is matched
+        self.modules: dict[tuple[str, ...], dict[str, str]] = {}  # module -> last part of a name -> the name
+        for name in self.all_a:
+            self.modules.setdefault(tokens(name)[:-1], {})[tokens(name)[-1]] = name
         self.neighbours = Neighbours(self.all_a, self.all_b)
         self.contested: set[str] = set()
 
@@ -180,7 +183,7 @@ class _Matching:
         if role(name) != "bias":
             return None
         *module, leaf = tokens(name)
-        siblings = {tokens(n)[-1]: n for n in self.all_a if list(tokens(n)[:-1]) == module}
+        siblings = self.modules[tuple(module)]
         for word in ("weight", "kernel"):
             exact = siblings.get(leaf.replace("bias", word))
             if exact is not None:

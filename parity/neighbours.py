@@ -4,9 +4,8 @@ numpy only, pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
 
@@ -23,12 +22,14 @@ class Neighbours:
     """Scores pairs of arrays; `count` tells it what has been matched."""
 
     def __init__(self, original: Mapping[str, Held], converted: Mapping[str, Held]) -> None:
-        self._a, self._b = original, converted
+        kinds = len({held.kind for held in converted.values()}) > 1
+        codes: dict[object, int] = {}
+        self._a = {name: _features(held, codes, kinds, -1) for name, held in original.items()}
+        self._b = {name: _features(held, codes, kinds, -2) for name, held in converted.items()}
         self._modules = _indices(original), _indices(converted)
         sizes = [1 + max((max(i, default=-1) for i in side.values()), default=-1) for side in self._modules]
         self._together = np.zeros((sizes[0] + 1, sizes[1] + 1))  # the last row and column stay empty
         self._inside = np.zeros(sizes[0] + 1), np.zeros(sizes[1] + 1)
-        self._kinds = len({held.kind for held in converted.values()}) > 1
 
     def count(self, name: str, other: str) -> None:
         """The two are matched: their modules have one more pair in common."""
@@ -40,17 +41,9 @@ class Neighbours:
     def scores(self, names: Sequence[str], others: Sequence[str]) -> Array:
         """(names, others, criteria), the first criterion above all: the name; parameter or buffer; the sizes of the
         axes; matched arrays of the same modules; the role; words in the modules' names; the rank."""
-        a, b = [self._a[name] for name in names], [self._b[name] for name in others]
-        found = [
-            _equal(a, b, lambda held: normalised(held.name)),
-            _equal(a, b, lambda held: held.kind) if self._kinds else np.zeros((len(a), len(b))),
-            _equal(a, b, lambda held: str(sorted(squeezed(held.array.shape)))),
-            self._shared(names, others),
-            _equal(a, b, lambda held: _role(held.name)) * _known(a),
-            _words(names, others),
-            _equal(a, b, lambda held: str(held.array.ndim)),
-        ]
-        return np.stack(found, -1)
+        a, b = np.array([self._a[name] for name in names]), np.array([self._b[name] for name in others])
+        name, kind, dims, part, rank = np.moveaxis((a[:, None] == b[None]).astype(float), -1, 0)
+        return np.stack([name, kind, dims, self._shared(names, others), part, _words(names, others), rank], -1)
 
     def _shared(self, names: Sequence[str], others: Sequence[str]) -> Array:
         """For each pair the sum over their modules of the share of matched arrays that both have in common."""
@@ -80,19 +73,18 @@ def _indices(side: Iterable[str]) -> dict[str, list[int]]:
 
 def _padded(modules: Mapping[str, list[int]], names: Sequence[str]) -> Array:
     depth = max((len(modules[name]) for name in names), default=0)
-    return np.array([modules[name] + [-1] * (depth - len(modules[name])) for name in names], int).reshape(-1, depth)
+    table = np.full((len(names), depth), -1)
+    for row, name in enumerate(names):
+        table[row, : len(modules[name])] = modules[name]
+    return table
 
 
-def _equal(a: Sequence[Held], b: Sequence[Held], feature: Callable[[Held], Any]) -> Array:
-    left, right = np.array([feature(held) for held in a]), np.array([feature(held) for held in b])
-    return (left[:, None] == right[None, :]).astype(float)
-
-
-def _known(a: Sequence[Held]) -> Array:
-    return np.array([[float(bool(_role(held.name)))] for held in a])
-
-
-_role = cache(role)
+def _features(held: Held, codes: dict[object, int], kinds: bool, nothing: int) -> list[int]:
+    """The name, kind, sizes, role and rank as numbers; `nothing`, which equals nothing, for what is not known."""
+    part = role(held.name)
+    found = (normalised(held.name), held.kind, str(sorted(squeezed(held.array.shape))), part, held.array.ndim)
+    numbers = [codes.setdefault(item, len(codes)) for item in enumerate(found)]
+    return [numbers[0], numbers[1] if kinds else nothing, numbers[2], numbers[3] if part else nothing, numbers[4]]
 
 
 @cache

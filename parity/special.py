@@ -25,6 +25,7 @@ from isomorph.parity.tolerance import ULP, Array
 
 __all__ = ["LIMITATIONS", "Limitation", "judge_special", "one_in_each_row"]
 
+INFERENCE = frozenset({"litert", "onnx", "saved_model"})  # runtimes whose kernels promise nothing about special values
 LEFT_TO_OTHERS = frozenset({"precision", "imprecise", "leak"})  # their own stages judge them, on ordinary inputs
 KINDS = {"NaN": np.nan, "+inf": np.inf, "-inf": -np.inf}
 
@@ -153,7 +154,7 @@ def judge_special(pair: Pair, ledger: Ledger, coverage: dict[str, Any]) -> None:
     In float64 special values must be the same ones in the same places and finite elements agree as in the structure
     stage; in the model's own dtype a finite value where the original overflowed is accepted if float64 is finite there,
     and what changes in the original when denormals are flushed is inconclusive. Mismatches are of kind "nonfinite", or
-    "value" for finite elements. What an entry of `LIMITATIONS` explains is listed in coverage["not_checked"];
+    "value" for finite elements; for a runtime that only infers, and is not judged strictly, warnings. What an entry of `LIMITATIONS` explains is listed in coverage["not_checked"];
     coverage["special"]: {"cases", "elements": special ones among the outputs compared, "limitations"}.
     """
     if not any(_takes_special(spec) for spec in pair.contract.inputs):
@@ -230,7 +231,9 @@ def _judge(
                     finding = without
             if not finding.agrees:
                 finding = replace(finding, message=f"{finding.message} (given {name})".strip())
-            if finding.outcome not in LEFT_TO_OTHERS:
+            if not finding.agrees and not ledger.strict and runner.about().format in INFERENCE:
+                ledger.warn(f"output {index}: {finding.message or finding.outcome}: its runtime treats it otherwise")
+            elif finding.outcome not in LEFT_TO_OTHERS:
                 dtype = "float64" if exact else pair.own_dtype
                 ledger.record("special", "output", str(index), "eval", dtype, example.case, finding)
 

@@ -79,7 +79,7 @@ class Standing:
         if number in self.surely:
             return False
         array = self.arrays.get(number)
-        if array is None or not array.size or not np.any(np.nan_to_num(canonical(array))):
+        if array is None or not array.size or not np.any(array):
             return True
         return self.hit(number) is not None
 

@@ -28,10 +28,9 @@ def array(tensor: Tensor) -> Any:
 def vary(module: nn.Module) -> nn.Module:
     """Values as after training: no scale of exactly 1, no bias of exactly 0."""
     with torch.no_grad():
-        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        for tensor in [*module.parameters(), *module.buffers()]:
             if tensor.is_floating_point() and tensor.ndim == 1:
                 tensor.mul_(1 + 0.3 * torch.rand_like(tensor)).add_(0.1 * torch.rand_like(tensor))
-            assert name
     return module
 
 
@@ -91,10 +90,6 @@ class CnnChannelsLast(nn.Module):
         y = F.conv2d(image.permute(0, 3, 1, 2), self.kernel.permute(3, 2, 0, 1), self.conv_bias, padding=1)
         y = torch.relu(self.bn(y)).permute(0, 2, 3, 1).flatten(1)
         return y @ self.dense + self.dense_bias
-
-
-class TakesImage(nn.Module):
-    """Only to give a torch runner an example in another layout."""
 
 
 def cnn() -> Made:

@@ -261,7 +261,9 @@ def _bounds(*sides: Mapping[str, tuple[int, int | None]]) -> dict[str, tuple[int
     merged: dict[str, tuple[int, int | None]] = {}
     for side in sides:
         for name, (low, high) in side.items():
-            low = 1 if low == 2 else low  # torch.export's word for no lower bound; what the original refuses is not asked
+            low = (
+                1 if low == 2 else low
+            )  # torch.export's word for no lower bound; what the original refuses is not asked
             old_low, old_high = merged.get(name, (1, None))
             tops = [top for top in (high, old_high) if top is not None]
             merged[name] = max(low, old_low), min(tops) if tops else None

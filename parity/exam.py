@@ -288,9 +288,7 @@ class Exam:
             return
         self._report("explaining", 0, 0)
         try:
-            self.explanation = explain(
-                pair, self._exact, self.found, self.ledger, self.settings, self.deadline
-            )
+            self.explanation = explain(pair, self._exact, self.found, self.ledger, self.settings, self.deadline)
         except WorkerError:
             raise
         except Exception as error:  # an explanation that fails must not hide the mismatch it was to explain

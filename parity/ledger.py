@@ -62,7 +62,9 @@ class Ledger:
         self._mismatches: dict[tuple[str, str, str, str, str], Mismatch] = {}
         self._votes: dict[tuple[str, str, str, str], _Vote] = {}
         self._evidence: dict[tuple[str, str], set[str]] = {}
-        self.unsteady: set[tuple[str, str, str]] = set()  # (mode, quantity, name) in which the original differs from itself
+        self.unsteady: set[tuple[str, str, str]] = (
+            set()
+        )  # (mode, quantity, name) in which the original differs from itself
         self._continuous: dict[tuple[str, str, str, str], _Vote] = {}
 
     def record(self, stage: str, quantity: str, name: str, mode: str, dtype: str, case: Case, finding: Finding) -> None:

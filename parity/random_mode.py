@@ -250,7 +250,8 @@ class ContiguousBackward(TorchDispatchMode):
 class WithoutDropout(TorchFunctionMode):
     """Layers that drop or add noise act as in eval mode; everything else, BatchNorm above all, stays in train mode.
 
-    Recognised are torch's own functions: the dropout family, rrelu, and the rates inside attention and recurrent layers.
+    Recognised are torch's own functions: the dropout family, rrelu, and the rates inside attention and recurrent
+    layers.
     """
 
     _RATES: Mapping[str, tuple[str, int]] = {  # function -> (keyword, position) of the rate

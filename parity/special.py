@@ -36,10 +36,11 @@ class Limitation:
 
     scope: what it explains. "lost": elements that are NaN in the original. "spread": elements that are NaN in the
     converted model. "all": the whole output. The last two need the original to have made one of the calls `originals`
-    with special values. formats: of the runner (`About.format`). backend: its Keras backend, "" for any. device: a prefix of its device.
-    calls: kinds of calls in the converted model's trace, one of which must be seen to lose NaN in the way that `loses`
-    knows: (float array given, result) -> whether it did. Of a model without an inside it is enough that the original
-    made one of the calls `originals` with NaN. reason: what is known. reference: where that can be looked up.
+    with special values. formats: of the runner (`About.format`). backend: its Keras backend, "" for any. device: a
+    prefix of its device. calls: kinds of calls in the converted model's trace, one of which must be seen to lose NaN in
+    the way that `loses` knows: (float array given, result) -> whether it did. Of a model without an inside it is enough
+    that the original made one of the calls `originals` with NaN. reason: what is known. reference: where that can be
+    looked up.
     """
 
     what: str
@@ -103,8 +104,10 @@ ORDERING = tuple(
     for owner in ("torch", "Tensor")
     for name in ("sort", "argsort", "topk", "kthvalue", "median", "nanmedian", "quantile", "msort", "cdist")
 )
-SAMPLING = ("F.grid_sample", "torch.cdist", "F.max_unpool1d", "F.max_unpool2d", "F.max_unpool3d", "F.adaptive_max_pool1d",
-            "F.adaptive_max_pool2d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "MaxUnpool2d")  # fmt: skip
+SAMPLING = (
+    "F.grid_sample", "F.max_unpool1d", "F.max_unpool2d", "F.max_unpool3d", "F.adaptive_max_pool1d",
+    "F.adaptive_max_pool2d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "MaxUnpool2d",
+)  # fmt: skip
 KERAS = ("keras", "saved_model")
 LIMITATIONS: tuple[Limitation, ...] = (
     Limitation(
@@ -154,8 +157,9 @@ def judge_special(pair: Pair, ledger: Ledger, coverage: dict[str, Any]) -> None:
     In float64 special values must be the same ones in the same places and finite elements agree as in the structure
     stage; in the model's own dtype a finite value where the original overflowed is accepted if float64 is finite there,
     and what changes in the original when denormals are flushed is inconclusive. Mismatches are of kind "nonfinite", or
-    "value" for finite elements; for a runtime that only infers, and is not judged strictly, warnings. What an entry of `LIMITATIONS` explains is listed in coverage["not_checked"];
-    coverage["special"]: {"cases", "elements": special ones among the outputs compared, "limitations"}.
+    "value" for finite elements; warnings for a runtime that only infers and is not judged strictly. What an entry of
+    `LIMITATIONS` explains is listed in coverage["not_checked"]; coverage["special"]: {"cases", "elements": special ones
+    among the outputs compared, "limitations"}.
     """
     if not any(_takes_special(spec) for spec in pair.contract.inputs):
         return not_checked(coverage, "special values", "no input takes them")

@@ -12,9 +12,14 @@ from packaging.requirements import Requirement
 
 from scripts.package import ROOT, tree_modules
 
-DISTRIBUTION = {"sklearn": "scikit-learn", "yaml": "pyyaml", "ml_dtypes": "ml-dtypes"}
+DISTRIBUTION = {
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+    "ml_dtypes": "ml-dtypes",
+    "ai_edge_litert": "ai-edge-litert",
+}
 # Never needed: used if they happen to be there, or only loaded by a model of the user's.
-OPTIONAL = {"torchvision", "onnxruntime", "jax"}
+OPTIONAL = {"torchvision", "jax"}
 
 
 def project() -> dict[str, object]:
@@ -46,7 +51,10 @@ def imported(file: Path) -> set[str]:
 
 
 def test_every_import_is_declared() -> None:
-    known = {requirement.name.lower() for requirement in requirements("hf", "timm", "onnx2tf", "report", "ray")}
+    known = {
+        requirement.name.lower()
+        for requirement in requirements("hf", "timm", "onnx", "litert", "onnx2tf", "report", "ray")
+    }
     undeclared = set()
     for name, file in tree_modules().items():
         for top in imported(file) - sys.stdlib_module_names - OPTIONAL - {"isomorph"}:

@@ -56,6 +56,11 @@ def made_again(live: Any, inputs: Sequence[Array]) -> list[Array] | None:
 
 def likely_causes(fault: Fault) -> tuple[str, ...]:
     """One line each, most likely first; empty where nothing reproduces the difference."""
+    with np.errstate(all="ignore"):
+        return tuple(_causes(fault)[:NAMED])
+
+
+def _causes(fault: Fault) -> list[str]:
     found: list[str] = []
     if fault.live is not None:
         from isomorph.parity.cause_tests import families
@@ -67,7 +72,7 @@ def likely_causes(fault: Fault) -> tuple[str, ...]:
         got, place = fault.observed()
         if got is not None:
             found = list(plain_causes(fault.expected[place], got, fault.inputs, fault.unit))
-    return tuple(found[:NAMED])
+    return found
 
 
 def parameter_causes(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 
 from isomorph.parity.modules import Program, grow, modules
 from tests.quality import fuzz
@@ -22,6 +22,7 @@ PROGRAMS = 25
 @given(modules(max_size=6))
 def test_a_random_module_is_converted_and_passes(program: Program) -> None:
     result, details = fuzz.outcome(program)
+    assume(result != "NOTHING_COMPARED")  # its output is a constant, up to rounding: the sum of what is normalised
     assert result == "PASS", f"{program}\n{details}"
 
 

@@ -82,7 +82,7 @@ def _check(
 
         verdict = examine(original, converted, settings, count)
         if options.reproduce is not None and verdict.status == "FAIL":
-            from .reproduce import reproduce
+            from .explaining.reproduce import reproduce
 
             folder = reproduce(verdict, original, converted, options.reproduce)
             verdict = replace(verdict, artifacts={**verdict.artifacts, "reproducer": str(folder)})

@@ -17,16 +17,17 @@ from typing import Any
 import numpy as np
 
 from isomorph.convert.errors import IsomorphError, UnsupportedError, UsageError
-from isomorph.parity import correspond, strategies
-from isomorph.parity.adapt import Adapted
+from isomorph.parity.drawing import strategies
+from isomorph.parity.drawing.strategies import Contract, InputSpec
 from isomorph.parity.ledger import Ledger
+from isomorph.parity.matching import correspond
+from isomorph.parity.matching.adapt import Adapted
+from isomorph.parity.matching.renamed import Renamed
 from isomorph.parity.pair import Pair, line_of
-from isomorph.parity.renamed import Renamed
 from isomorph.parity.runners.base import About, PortInfo, Request, Runner
 from isomorph.parity.runners.open import open_runner
 from isomorph.parity.runners.spec import ModelSpec, Opened
 from isomorph.parity.settings import Settings
-from isomorph.parity.strategies import Contract, InputSpec
 from isomorph.parity.tolerance import Array
 from isomorph.parity.verdict import Case
 

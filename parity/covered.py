@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from isomorph.parity import strategies
+from isomorph.parity.drawing import strategies
 from isomorph.parity.ledger import Ledger
 from isomorph.parity.pair import Pair
 from isomorph.parity.runners.base import Request

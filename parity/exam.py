@@ -24,25 +24,25 @@ from typing import Any, cast
 
 import numpy as np
 
-from isomorph.parity import engine, strategies
 from isomorph.parity.compare import AGREES
 from isomorph.parity.covered import covered_by, covered_of, modules_that_ran, not_checked
-from isomorph.parity.determinism import judge_determinism
+from isomorph.parity.drawing import engine, strategies
 from isomorph.parity.environment import environment
-from isomorph.parity.explain import Explanation, Found, explain
-from isomorph.parity.law import judge_dropout
+from isomorph.parity.explaining.explain import Explanation, Found, explain
+from isomorph.parity.judging.determinism import judge_determinism
+from isomorph.parity.judging.law import judge_dropout
+from isomorph.parity.judging.metamorphic import judge_relations
+from isomorph.parity.judging.quantised import budgeted, judge_budget, judge_quantised
+from isomorph.parity.judging.randomise import randomise
+from isomorph.parity.judging.special import judge_special
+from isomorph.parity.judging.teeth import bite
+from isomorph.parity.judging.training import judge_steps
 from isomorph.parity.ledger import WARNINGS_OF_OTHERS, Ledger
-from isomorph.parity.metamorphic import judge_relations
 from isomorph.parity.pair import Pair, line_of
-from isomorph.parity.quantised import budgeted, judge_budget, judge_quantised
-from isomorph.parity.randomise import randomise
 from isomorph.parity.runners.spec import WorkerError
 from isomorph.parity.settings import Settings
 from isomorph.parity.signature import check_signature
-from isomorph.parity.special import judge_special
 from isomorph.parity.stages import Example, compare_at_precision, compare_in_float64
-from isomorph.parity.teeth import bite
-from isomorph.parity.training import judge_steps
 from isomorph.parity.verdict import Case, Status, Verdict
 
 __all__ = ["Exam", "Report"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from isomorph.parity import strategies
+from isomorph.parity.drawing import strategies
+from isomorph.parity.drawing.strategies import Contract
 from isomorph.parity.runners.base import Request, Runner
 from isomorph.parity.runners.spec import WorkerError
 from isomorph.parity.settings import Settings
 from isomorph.parity.stages import Example
-from isomorph.parity.strategies import Contract
 from isomorph.parity.tolerance import Array
 from isomorph.parity.verdict import Case
 
@@ -22,9 +22,9 @@ class Pair:
 
     original, converted: in their own dtype; `converted` answers in the original's names and axis order. original64,
     converted64: the same in float64, None where the format has none. own_dtype: the original's floating dtype.
-    backward: whether gradients are compared. refused: what the original would not run, and why. no_gradient: mode -> why
-    the original cannot be differentiated in it. quiet: layers that drop or add noise are out of the way, as the converted
-    model cannot be given the original's random draws.
+    backward: whether gradients are compared. refused: what the original would not run, and why. no_gradient: mode ->
+    why the original cannot be differentiated in it. quiet: layers that drop or add noise are out of the way, as the
+    converted model cannot be given the original's random draws.
     """
 
     original: Runner

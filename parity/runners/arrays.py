@@ -120,7 +120,7 @@ def _made(port: PortInfo, shape: tuple[int, ...], rng: np.random.Generator) -> A
 def rounded_to(array: Array, dtype: str) -> Array:
     """An array cast to a dtype; values of narrow floats are carried in float32."""
     if dtype in ("float16", "bfloat16"):
-        from isomorph.parity.strategies import round_to
+        from isomorph.parity.drawing.strategies import round_to
 
         return round_to(np.asarray(array), dtype)
     return np.asarray(array).astype(dtype)

@@ -48,7 +48,7 @@ class About:
     outputs may be empty where they are known only after a run. modes: those it has. gradients, float64: whether it has
     them; `missing` says why not. replays: whether recorded random draws can be put in the place of its own. mapped:
     whether it answers in the original's names and axis order by a map that was recorded at conversion; otherwise
-    `parity.correspond` finds one. precision: the dtype whose rounding it may show ("float32", "float16", "bfloat16",
+    `matching.correspond` finds one. precision: the dtype whose rounding it may show ("float32", "float16", "bfloat16",
     "float64", or "int8" for a quantised artifact). sizes: bounds (low, high or None) of named free sizes.
     environment: versions and settings. notes: what the user should be told.
     """

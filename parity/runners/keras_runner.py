@@ -13,12 +13,12 @@ import numpy as np
 from isomorph.convert.errors import UnsupportedError, UsageError
 from isomorph.convert.keras_dtype import default_dtype, float64_kept
 from isomorph.convert.weights import numpy_of
+from isomorph.parity.drawing.strategies import evaluate_dim
 from isomorph.parity.runners import keras_device, keras_random
 from isomorph.parity.runners.arrays import inputs_of
 from isomorph.parity.runners.base import About, ModuleTrace, ParameterInfo, PortInfo, Recorded, Request, Response, align
 from isomorph.parity.runners.keras_vjp import BACKENDS, is_float, pull_back
 from isomorph.parity.runners.moved import draw_cotangent, respond_moved
-from isomorph.parity.strategies import evaluate_dim
 from isomorph.parity.tolerance import Array
 
 __all__ = ["KerasRunner", "RandomSiteError"]

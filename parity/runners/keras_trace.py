@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from isomorph.parity.flow import TracedCall
+from isomorph.parity.explaining.flow import TracedCall
 from isomorph.parity.runners.base import Request
 from isomorph.parity.runners.keras_runner import KerasRunner, tensor
 from isomorph.parity.tolerance import Array

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from isomorph.parity.drawing.strategies import round_to
 from isomorph.parity.runners.base import Perturbation, Request, Response, Runner
-from isomorph.parity.strategies import round_to
 from isomorph.parity.tolerance import Array
 
 __all__ = ["draw_cotangent", "moved_arrays", "respond_moved"]

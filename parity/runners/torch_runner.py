@@ -14,8 +14,9 @@ import torch
 from torch.utils import _pytree as pytree
 
 from isomorph.convert.errors import UsageError
-from isomorph.parity.order_mode import FirstOfEqual
-from isomorph.parity.random_mode import (
+from isomorph.parity.drawing.strategies import round_to
+from isomorph.parity.modes.order_mode import FirstOfEqual
+from isomorph.parity.modes.random_mode import (
     ContiguousBackward,
     Float64Mode,
     IndexBounds,
@@ -24,7 +25,7 @@ from isomorph.parity.random_mode import (
     eager_control_flow,
     torch_dtype_limits_of,
 )
-from isomorph.parity.rounding_mode import RoundingMode
+from isomorph.parity.modes.rounding_mode import RoundingMode
 from isomorph.parity.runners.base import (
     About,
     ModuleTrace,
@@ -35,7 +36,6 @@ from isomorph.parity.runners.base import (
     Response,
 )
 from isomorph.parity.runners.device import require_torch, torch_facts, torch_settings
-from isomorph.parity.strategies import round_to
 from isomorph.parity.tolerance import Array
 
 __all__ = ["Call", "TorchRunner", "example_leaves", "flatten_output"]

@@ -12,7 +12,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from isomorph.parity.flow import TracedCall
+from isomorph.parity.explaining.flow import TracedCall
 from isomorph.parity.runners.base import Request, Response
 from isomorph.parity.runners.torch_runner import TorchRunner, to_numpy
 from isomorph.parity.tolerance import Array

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from safetensors import numpy as safetensors
 
-from isomorph.parity.flow import TracedCall
+from isomorph.parity.explaining.flow import TracedCall
 from isomorph.parity.runners import base
 from isomorph.parity.tolerance import Array
 

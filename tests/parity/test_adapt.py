@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from isomorph.parity.adapt import Adapted
-from isomorph.parity.correspond import find
 from isomorph.parity.ledger import Ledger
+from isomorph.parity.matching.adapt import Adapted
+from isomorph.parity.matching.correspond import find
 from isomorph.parity.runners.base import Request, Runner
 from isomorph.parity.signature import check_signature
 from isomorph.parity.stages import Example, compare_in_float64

@@ -12,9 +12,18 @@ from pathlib import Path
 import numpy as np
 from hypothesis import given, settings
 
-from isomorph.parity.cases import SEEDS, cases
-from isomorph.parity.engine import Exploration, explore
-from isomorph.parity.strategies import STRATA, Contract, InputSpec, counts, materialise, order, solve_sizes, variants
+from isomorph.parity.drawing.cases import SEEDS, cases
+from isomorph.parity.drawing.engine import Exploration, explore
+from isomorph.parity.drawing.strategies import (
+    STRATA,
+    Contract,
+    InputSpec,
+    counts,
+    materialise,
+    order,
+    solve_sizes,
+    variants,
+)
 from isomorph.parity.verdict import Case
 
 SPEC = InputSpec("x", "float32", ("b", "s", 4), example=np.zeros((5, 7, 4), np.float32))

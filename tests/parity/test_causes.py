@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from isomorph.parity.causes import Fault, likely_causes, parameter_causes
-from isomorph.parity.fault import plain_causes
+from isomorph.parity.explaining.causes import Fault, likely_causes, parameter_causes
+from isomorph.parity.explaining.fault import plain_causes
 from isomorph.parity.runners.torch_trace import Live
 
 Mistake = Callable[[Any, Tensor], Tensor]

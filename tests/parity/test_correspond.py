@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from isomorph.parity.adapt import Adapted
-from isomorph.parity.correspond import find
-from isomorph.parity.correspondence import Correspondence
+from isomorph.parity.matching.adapt import Adapted
+from isomorph.parity.matching.correspond import find
+from isomorph.parity.matching.correspondence import Correspondence
 from isomorph.parity.runners.base import Request, Response, Runner
 from isomorph.parity.runners.keras_model import open_keras
 from isomorph.parity.runners.spec import ModelSpec

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from isomorph.parity.determinism import judge_determinism
+from isomorph.parity.judging.determinism import judge_determinism
 from isomorph.parity.ledger import Ledger
 from isomorph.parity.runners.base import Request, Response
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isomorph.parity.distributions import DISTRIBUTIONS, FINITE, draw, into_range
-from isomorph.parity.strategies import Contract, InputSpec, materialise, round_to
+from isomorph.parity.drawing.distributions import DISTRIBUTIONS, FINITE, draw, into_range
+from isomorph.parity.drawing.strategies import Contract, InputSpec, materialise, round_to
 from isomorph.parity.tolerance import Array
 from isomorph.parity.verdict import Case
 

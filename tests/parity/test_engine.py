@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.database import InMemoryExampleDatabase
 
-from isomorph.parity.cases import simplicity
-from isomorph.parity.distributions import DISTRIBUTIONS
-from isomorph.parity.engine import Exploration, Failure, explore, minimal, profile_settings
-from isomorph.parity.strategies import Contract, InputSpec, materialise, solve_sizes
+from isomorph.parity.drawing.cases import simplicity
+from isomorph.parity.drawing.distributions import DISTRIBUTIONS
+from isomorph.parity.drawing.engine import Exploration, Failure, explore, minimal, profile_settings
+from isomorph.parity.drawing.strategies import Contract, InputSpec, materialise, solve_sizes
 from isomorph.parity.verdict import Case
 
 SPEC = InputSpec("x", "float32", ("b", "s", 4), example=np.zeros((5, 7, 4), np.float32))
@@ -326,8 +326,8 @@ def test_nothing_is_printed_or_left_behind(tmp_path: Path) -> None:
     (tmp_path / "project.py").write_text("NUMBERS = [17, 23, 4711]\n")
     (tmp_path / "run.py").write_text(
         "import project, os\n"
-        "from isomorph.parity.engine import explore\n"
-        "from isomorph.parity.strategies import Contract, InputSpec\n"
+        "from isomorph.parity.drawing.engine import explore\n"
+        "from isomorph.parity.drawing.strategies import Contract, InputSpec\n"
         "from hypothesis.configuration import storage_directory\n"
         "before = storage_directory(intent_to_write=False).path\n"
         "c = Contract((InputSpec('x', 'float32', ('b', 3)),), (('b', 9),))\n"

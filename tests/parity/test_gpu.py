@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from isomorph.convert.errors import UsageError
-from isomorph.parity.random_mode import RandomTape
+from isomorph.parity.modes.random_mode import RandomTape
 from isomorph.parity.runners import device
 from isomorph.parity.runners.base import Recorded, Request, Response, Runner
 from isomorph.parity.runners.open import open_runner

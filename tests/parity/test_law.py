@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from isomorph.parity.law import LEVEL, compare_samples, judge_dropout
+from isomorph.parity.judging.law import LEVEL, compare_samples, judge_dropout
 from isomorph.parity.ledger import Ledger
 
 from .pairs import kinds, make_pair

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 import isomorph
 from isomorph.parity.contract import prepare
+from isomorph.parity.explaining.locate import locate
 from isomorph.parity.ledger import Ledger
-from isomorph.parity.locate import locate
 from isomorph.parity.pair import Pair
 from isomorph.parity.runners.spec import ModelSpec
 from isomorph.parity.settings import Settings

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from isomorph.convert.errors import UsageError
-from isomorph.parity.adapt import Adapted
-from isomorph.parity.correspond import find
-from isomorph.parity.match_ports import match_leaves, match_names, permutations
+from isomorph.parity.matching.adapt import Adapted
+from isomorph.parity.matching.correspond import find
+from isomorph.parity.matching.match_ports import match_leaves, match_names, permutations
 from isomorph.parity.runners.base import About, ParameterInfo, PortInfo, Request, Response
 from isomorph.parity.runners.spec import WorkerError
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isomorph.parity.held import Held
-from isomorph.parity.match_weights import Weights, match_weights
-from isomorph.parity.pieces import image_of, pull_gradients
-from isomorph.parity.solve_layout import solve
+from isomorph.parity.matching.held import Held
+from isomorph.parity.matching.match_weights import Weights, match_weights
+from isomorph.parity.matching.pieces import image_of, pull_gradients
+from isomorph.parity.matching.solve_layout import solve
 
 RNG = np.random.default_rng(0)
 
@@ -120,7 +120,7 @@ def test_layouts_of_a_kernel(name: str) -> None:
 
 
 def test_values_in_a_narrower_dtype_are_recognised() -> None:
-    from isomorph.parity.strategies import round_to
+    from isomorph.parity.drawing.strategies import round_to
 
     for dtype in ("float16", "bfloat16"):
         found = match_weights(held({"w": CONV}), held({"kernel": round_to(CONV, dtype).transpose(2, 3, 1, 0)}, dtype))

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from isomorph.parity.drawing.strategies import Contract
+from isomorph.parity.judging.metamorphic import judge_relations
 from isomorph.parity.ledger import Ledger
-from isomorph.parity.metamorphic import judge_relations
-from isomorph.parity.strategies import Contract
 
 from .pairs import kinds, make_pair
 from .twin import TwinConversion, make_net

@@ -9,8 +9,8 @@ import torch
 from hypothesis import HealthCheck, find, given, settings
 from hypothesis.errors import NoSuchExample
 
-from isomorph.parity.grammar import PRODUCTIONS, Growth, Value, grows, window
-from isomorph.parity.modules import BATCH, CHOICES, INPUTS, Program, grow, modules
+from isomorph.parity.fuzzing.grammar import PRODUCTIONS, Growth, Value, grows, window
+from isomorph.parity.fuzzing.modules import BATCH, CHOICES, INPUTS, Program, grow, modules
 
 PROGRAMS = 150
 

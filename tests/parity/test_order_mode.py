@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from isomorph.parity.check import check
-from isomorph.parity.order_mode import FirstOfEqual
+from isomorph.parity.modes.order_mode import FirstOfEqual
 
 TIES = torch.tensor([[2.0, 1.0, 2.0, 1.0, 2.0, 0.0], [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]])
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from isomorph.parity.drawing.strategies import plan
+from isomorph.parity.judging.quantised import budgeted, compare_to_budget, judge_budget, judge_quantised
 from isomorph.parity.ledger import Ledger
-from isomorph.parity.quantised import budgeted, compare_to_budget, judge_budget, judge_quantised
 from isomorph.parity.runners.base import Request, Response
-from isomorph.parity.strategies import plan
 
 from .pairs import kinds, make_pair
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from isomorph.parity.random_mode import (
+from isomorph.parity.modes.random_mode import (
     Float64Mode,
     IndexBounds,
     RandomReplayError,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import isomorph
 from isomorph.convert.errors import UsageError
 from isomorph.parity.check import check
-from isomorph.parity.reproduce import replay, reproduce
+from isomorph.parity.explaining.reproduce import replay, reproduce
 from isomorph.parity.runners.spec import ModelSpec
 from isomorph.parity.verdict import Verdict
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from isomorph.parity import tolerance as yardstick
 from isomorph.parity.compare import compare_precision, compare_structure
-from isomorph.parity.rounding_mode import RoundingMode
+from isomorph.parity.modes.rounding_mode import RoundingMode
 from isomorph.parity.runners.base import Perturbation, Request
 from isomorph.parity.runners.torch_runner import Call, TorchRunner
 

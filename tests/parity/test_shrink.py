@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from isomorph.parity.shrink import shrink_arrays
-from isomorph.parity.strategies import InputSpec
+from isomorph.parity.drawing.shrink import shrink_arrays
+from isomorph.parity.drawing.strategies import InputSpec
 from isomorph.parity.tolerance import Array
 
 Arrays = tuple[Array, ...]
@@ -121,7 +121,7 @@ def test_a_declared_range_is_kept_to() -> None:
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_narrow_floats_stay_representable(dtype: str) -> None:
-    from isomorph.parity.strategies import round_to
+    from isomorph.parity.drawing.strategies import round_to
 
     spec = InputSpec("x", dtype, (5,))
     start = round_to(normal(5), dtype)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from isomorph.convert.api import to_keras
+from isomorph.parity.judging.special import LIMITATIONS, judge_special, one_in_each_row
 from isomorph.parity.ledger import Ledger
-from isomorph.parity.special import LIMITATIONS, judge_special, one_in_each_row
 
 from .pairs import kinds, make_pair
 from .twin import TwinConversion, make_net
@@ -211,7 +211,7 @@ def test_what_a_lowering_does_with_nan_is_excused_and_said(entry: Any) -> None:
         pair, ledger = make_pair(module, conversion, example), Ledger()
         coverage: dict[str, Any] = {}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("isomorph.parity.special.LIMITATIONS", tuple(entries))
+            patch.setattr("isomorph.parity.judging.special.LIMITATIONS", tuple(entries))
             judge_special(pair, ledger, coverage)
         assert (not ledger.mismatches) is excused, ledger.mismatches
         assert any(entry.what in text for text in coverage.get("not_checked", ())) is excused

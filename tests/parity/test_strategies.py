@@ -7,8 +7,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from isomorph.parity import strategies
-from isomorph.parity.strategies import (
+from isomorph.parity.drawing import strategies
+from isomorph.parity.drawing.strategies import (
     Contract,
     InputSpec,
     evaluate_dim,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import isomorph
-from isomorph.parity.flow import Flow, TracedCall
+from isomorph.parity.explaining.flow import Flow, TracedCall
 from isomorph.parity.runners.base import ModuleTrace, Request
 from isomorph.parity.runners.keras_runner import KerasRunner
 from isomorph.parity.runners.keras_trace import call_keras_alone, trace_keras

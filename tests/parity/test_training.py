@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from isomorph.parity.judging.training import Adam, Momentum, judge_steps
 from isomorph.parity.ledger import Ledger
-from isomorph.parity.training import Adam, Momentum, judge_steps
 
 from .pairs import kinds, make_pair
 from .twin import TwinConversion, make_net

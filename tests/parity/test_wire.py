@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isomorph.parity.flow import TracedCall
+from isomorph.parity.explaining.flow import TracedCall
 from isomorph.parity.runners import base, wire
 from isomorph.parity.runners.base import Request
 

@@ -23,8 +23,8 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from isomorph.parity.grammar import PRODUCTIONS
-from isomorph.parity.modules import CHOICES, INPUTS, Gene, Program, grow
+from isomorph.parity.fuzzing.grammar import PRODUCTIONS
+from isomorph.parity.fuzzing.modules import CHOICES, INPUTS, Gene, Program, grow
 
 __all__ = ["outcome"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 
-from isomorph.parity.modules import Program, grow, modules
+from isomorph.parity.fuzzing.modules import Program, grow, modules
 from tests.quality import fuzz
 
 PROGRAMS = 25

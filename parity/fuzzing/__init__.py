@@ -1,0 +1,1 @@
+"""Random well-typed torch modules, composed from a grammar."""

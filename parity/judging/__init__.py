@@ -1,0 +1,1 @@
+"""The stages beyond structure and precision, one file each: `judge_x(pair, ledger, coverage)`."""

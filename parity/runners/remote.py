@@ -96,6 +96,11 @@ class RemoteRunner:
         response: Response = self._ask("respond", request)
         return response
 
+    def call_alone(self, index: int, inputs: Sequence[Array]) -> tuple[Array, ...] | None:
+        """One call of the last trace, made again on other inputs; None where the format cannot."""
+        found: tuple[Array, ...] | None = self._ask("call_alone", index, tuple(inputs))
+        return found
+
     def trace(self, request: Request) -> tuple[ModuleTrace, ...]:
         """See `Runner`."""
         found: tuple[ModuleTrace, ...] = self._ask("trace", request)

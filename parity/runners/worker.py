@@ -25,7 +25,9 @@ from typing import Any
 __all__ = ["METHODS", "UNUSABLE", "main"]
 
 UNUSABLE = 3  # the exit status of an interpreter that cannot run a worker; the log's last line says why
-METHODS = frozenset({"about", "buffers", "index_bounds", "load", "parameters", "respond", "state", "trace"})
+METHODS = frozenset({
+    "about", "buffers", "call_alone", "index_bounds", "load", "parameters", "respond", "state", "trace",
+})  # fmt: skip
 # Frameworks say that memory is short in words of their own.
 _SHORT = ("can't allocate memory", "not enough memory", "out of memory", "OOM when allocating", "RESOURCE_EXHAUSTED")
 
@@ -131,7 +133,8 @@ class _Server:
             return self._added(runner.to_float64())
         if method not in METHODS:
             raise ValueError(f"a runner has no method {method!r}")
-        return getattr(runner, method)(*arguments)
+        answer = getattr(runner, method, None)  # not every format can call one of its layers alone
+        return None if answer is None and method == "call_alone" else getattr(runner, method)(*arguments)
 
     def _drop(self, number: int) -> None:
         runner = self._runners.pop(number, None)

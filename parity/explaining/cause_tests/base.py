@@ -71,7 +71,7 @@ class Again:
     def run(self, function: Callable[..., Any] | None = None, *more: Any, **changed: Any) -> list[Array]:
         """Flat outputs of the call, of another function, or with other keyword arguments."""
         args, kwargs = self.arguments()
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
             result = (function or self.live.function)(*args, *more, **{**kwargs, **changed})
         return [np.array(t.detach().numpy()) for t in pytree.tree_leaves(result) if isinstance(t, torch.Tensor)]
 
@@ -112,7 +112,7 @@ class Again:
             args = (*args[:position], value, *args[position + 1 :])
         else:
             kwargs = {**kwargs, name: value}
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
             result = self.live.function(*args, **kwargs)
         return [np.array(t.detach().numpy()) for t in pytree.tree_leaves(result) if isinstance(t, torch.Tensor)]
 

@@ -76,7 +76,7 @@ def test_an_operator_that_finds_nothing_to_spoil_says_so() -> None:
         argument("aten.gelu.default", "approximate", "tanh", module="square"),
         not_updated("norm.weight"),
         trained("head.weight", True),
-        mislaid("norm.weight"),
+        mislaid("norm.nothing"),
     )
     for mutation in nothing:
         with pytest.raises(LookupError), planted("mlp", mutation):

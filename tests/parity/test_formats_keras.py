@@ -43,7 +43,7 @@ def functional(dropout: float = 0.0) -> keras.Model:
     """Two inputs by name, a nested model, a layer used twice, two outputs by name."""
     keras.utils.set_random_seed(1)
     image, ids = keras.Input((6, 6, 3), name="image"), keras.Input((4,), dtype="int32", name="ids")
-    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3, activation="tanh")(image))
+    x = keras.layers.BatchNormalization(name="batch_normalization")(keras.layers.Conv2D(4, 3, activation="tanh")(image))
     x = keras.layers.Dropout(dropout)(keras.layers.GlobalAveragePooling2D()(x))
     inner, dense = keras.Input((4,)), keras.layers.Dense(4)
     nested = keras.Model(inner, Scaled()(keras.layers.Dense(4)(inner)), name="nested")

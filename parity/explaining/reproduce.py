@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from isomorph.convert.errors import UsageError
+from isomorph.convert.errors import IsomorphError, UsageError
 from isomorph.parity.compare import AGREES
 from isomorph.parity.contract import prepare
 from isomorph.parity.judging.randomise import randomise
@@ -167,8 +167,8 @@ def _compare(
 def _randomised(pair: Pair, seed: int) -> Callable[[], None]:
     """The weights of the randomised phase, in both float64 copies; the result puts the old ones back."""
     double, converted = pair.original64, pair.converted64
-    assert double is not None
-    assert converted is not None
+    if double is None or converted is None:
+        raise UsageError("randomised weights are judged in float64, which one of the models does not have")
     held = converted.state()
     before = {name: array for name, array in double.state().items() if name in held}
     state = randomise(before, double.parameters(), np.random.default_rng([seed, 5]))
@@ -242,10 +242,23 @@ def _keep(folder: Path, side: str, spec: ModelSpec, mode: str, inputs: tuple[Arr
     """Write or copy a model. target: its name in the folder, or the text that names it elsewhere."""
     target = spec.target
     if isinstance(target, str):
-        name, copied = _copy(folder, side, target)
+        name, copied = _export(folder, side, spec, mode, inputs) or _copy(folder, side, target)
     else:
         name, copied = _save(folder, side, spec, mode, inputs), True
     return {"target": name, "copied": copied, "backend": spec.backend}
+
+
+def _export(folder: Path, side: str, spec: ModelSpec, mode: str, inputs: tuple[Array, ...]) -> tuple[str, bool] | None:
+    """A torch module that code makes, exported, so that the folder needs no code; None where that cannot be."""
+    if ":" not in spec.target or Path(spec.target).exists() or spec.python is not None:
+        return None
+    from isomorph.parity.runners.written import export_source
+
+    try:
+        export_source(spec, inputs, mode, folder / f"{side}.pt2")
+    except IsomorphError:
+        return None
+    return f"{side}.pt2", True
 
 
 def _copy(folder: Path, side: str, text: str) -> tuple[str, bool]:

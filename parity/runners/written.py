@@ -10,10 +10,21 @@ from typing import Any
 import torch
 
 from isomorph.convert.errors import UnsupportedError, UsageError
+from isomorph.convert.sources import load_source
+from isomorph.parity.runners.spec import ModelSpec
 from isomorph.parity.runners.torch_runner import copy_module, example_leaves
 from isomorph.parity.tolerance import Array
 
-__all__ = ["export_module"]
+__all__ = ["export_module", "export_source"]
+
+
+def export_source(spec: ModelSpec, inputs: Sequence[Array], mode: str, path: Path) -> None:
+    """`export_module` for the torch module that a text names: code, hf:, timm: or torchvision:.
+
+    UsageError: the text names none. UnsupportedError: torch.export refuses it.
+    """
+    source = load_source(spec.target, spec.weights, spec.inputs, spec.seed)
+    export_module(source.module, (source.args, source.kwargs), inputs, mode, path)
 
 
 def export_module(module: torch.nn.Module, example: Any, inputs: Sequence[Array], mode: str, path: Path) -> None:

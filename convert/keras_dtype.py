@@ -61,13 +61,21 @@ def default_dtype(dtype: str) -> Iterator[None]:
 @contextlib.contextmanager
 def float64_kept() -> Iterator[None]:
     """While open, keras.ops compute float64 as float64 on every backend. On JAX and torch Keras otherwise turns it into
-    float32 wherever it promotes dtypes (matmul, mean, var), also where JAX itself has 64 bits enabled."""
-    before = dict(BIT64_TO_BIT32_DTYPE)
+    float32 wherever it promotes dtypes (matmul, mean, var), also where JAX itself has 64 bits enabled. TensorFlow's
+    leaky_relu has its slope as a float32 attribute."""
+    before, kernel = dict(BIT64_TO_BIT32_DTYPE), keras.src.backend.nn.leaky_relu
     BIT64_TO_BIT32_DTYPE.update(float64="float64", complex128="complex128")
+    keras.src.backend.nn.leaky_relu = _leaky_relu
     try:
         yield
     finally:
         BIT64_TO_BIT32_DTYPE.update(before)
+        keras.src.backend.nn.leaky_relu = kernel
+
+
+def _leaky_relu(x: Any, negative_slope: float = 0.2) -> Any:
+    x = keras.ops.convert_to_tensor(x)
+    return keras.ops.where(x > 0, x, x * negative_slope)
 
 
 def _retyped(value: Any, dtype: str) -> Any:

@@ -367,3 +367,13 @@ def test_with_dtype_of_a_quantised_model_is_refused() -> None:
     model.quantize("int8")
     with pytest.raises(UnsupportedError, match="quantised"):
         with_dtype(model, "float64")
+
+
+def test_a_leaky_relu_keeps_its_slope_in_float64() -> None:
+    """TensorFlow's kernel has the slope as a float32 attribute."""
+    x = keras.Input((3,))
+    runner = open_keras(ModelSpec(keras.Model(x, ops.leaky_relu(x, 0.2)))).runner.to_float64()
+    given = np.array([[-1.0, 0.0, 2.0]])
+    response = runner.respond(Request((given,), "eval", cotangents=(np.ones((1, 3)),)))
+    assert response.outputs[0].tolist() == [[-0.2, 0.0, 2.0]]
+    assert next(iter(response.input_gradients.values())).tolist() == [[0.2, 0.2, 1.0]]

@@ -68,7 +68,8 @@ class Exam:
         self.teeth: list[dict[str, Any]] = []
         self.found: Found | None = None
         self.explanation: Explanation | None = None
-        self.probe: Example | None = None  # a conclusive example that the self-test can use again
+        self.probe: Example | None = None  # a conclusive example that the self-test can use again,
+        self.probed: Outcomes = {}  # and its outcomes
         self.pair: Pair | None = None
         self.start = time.perf_counter()
         self.deadline = None if settings.budget is None else time.monotonic() + settings.budget
@@ -220,7 +221,8 @@ class Exam:
     def _keep_probe(self, example: Example, outcomes: Outcomes, stage: str, again: bool) -> None:
         judged = any(quantity == "output" and outcome == "equal" for (quantity, _), outcome in outcomes.items())
         if self.probe is None and judged and not again and stage != "randomised":
-            self.probe = example if AGREES.issuperset(outcomes.values()) else None
+            agreed = AGREES.issuperset(outcomes.values())
+            self.probe, self.probed = (example, outcomes) if agreed else (None, {})
 
     def _raised(self, error: Exception, example: Example, dtype: str, ledger: Ledger) -> Outcomes:
         kind = "random" if type(error).__name__ == "RandomSiteError" else "raised"
@@ -280,7 +282,7 @@ class Exam:
         held = converted.state()
         tested = [name for name, seen in evidence.items() if "equal" in seen and name in held]
         self._report("self-test", 0, 0)
-        self.teeth = bite(converted, self._exact, self.probe, tested, self.settings.seed)
+        self.teeth = bite(converted, self._exact, self.probe, self.probed, tested, self.settings.seed)
         return None
 
     def _explain(self, pair: Pair) -> None:

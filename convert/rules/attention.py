@@ -24,11 +24,16 @@ def causal(scores: Any) -> Any:
     return ops.less_equal(columns, rows)
 
 
+def hidden(scores: Any, visible: Any) -> Any:
+    """scores with -inf added where they are not visible, as torch does: NaN stays NaN."""
+    return plus(scores, ops.cast(ops.where(visible, 0.0, -math.inf), scores.dtype))
+
+
 def masked_softmax(scores: Any, mask: Any, mask_dtype: str) -> Any:
     """softmax(scores + mask) over the last axis; a row whose every entry is masked gives zeros, as in torch."""
     if mask_dtype == "bool":
         dead = ops.logical_not(ops.any(mask, axis=-1, keepdims=True))
-        scores = ops.where(ops.logical_or(mask, dead), scores, -math.inf)
+        scores = hidden(scores, ops.logical_or(mask, dead))
     else:
         dead = ops.all(ops.equal(mask, -math.inf), axis=-1, keepdims=True)
         scores = plus(scores, ops.where(dead, ops.zeros_like(mask), mask))
@@ -57,7 +62,7 @@ def attend(
     axes = list(range(len(key.shape)))
     scores = ops.matmul(query * factor, ops.transpose(key, (*axes[:-2], axes[-1], axes[-2])))
     if is_causal:
-        scores = ops.where(causal(scores), scores, -math.inf)
+        scores = hidden(scores, causal(scores))
     weights = ops.softmax(scores, axis=-1) if mask is None else masked_softmax(scores, mask, k.dtype(mask))
     return ops.matmul(drop(weights), value)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from isomorph.parity.drawing.engine import minimal
 from isomorph.parity.drawing.shrink import shrink_arrays
 from isomorph.parity.explaining.locate import locate
 from isomorph.parity.ledger import Ledger
@@ -49,7 +50,7 @@ def explain(
     found: from the exploration, its case already minimal; None takes the first mismatch that has a case. exact: judge
     in float64. A mismatch of the signature alone has no example; it is located by the name of its parameter.
     """
-    found = found or _first(ledger)
+    found = found or _smaller(pair, exact, _first(ledger), settings, deadline)
     if found is None:
         return _by_name(pair, ledger)
     mode, case = found.mode, found.case
@@ -83,6 +84,22 @@ def _first(ledger: Ledger) -> Found | None:
         if mismatch.case is not None and mismatch.mode:
             return Found(mismatch.mode, mismatch.case, (mismatch.kind, mismatch.quantity, mismatch.name))
     return None
+
+
+def _smaller(pair: Pair, exact: bool, found: Found | None, settings: Settings, deadline: float | None) -> Found | None:
+    """A case that was found by a vote, or by a later stage, made small where one example alone shows it."""
+    if found is None or found.case.weights != "own":
+        return found
+    mode, key = found.mode, found.key
+
+    def fails(case: Case) -> bool:
+        example = pair.example(mode, case)
+        return example is not None and example.case == case and _fails(pair, exact, example, key)
+
+    if not fails(found.case):
+        return found
+    small = minimal(pair.contract, found.case, fails, runs=settings.how.shrink, deadline=deadline)
+    return Found(mode, small.case, key, small.runs + 1)
 
 
 def _by_name(pair: Pair, ledger: Ledger) -> Explanation | None:

@@ -62,8 +62,10 @@ class Limitation:
 
     def asked_in(self, trace: Sequence[ModuleTrace]) -> bool:
         """Whether the original made such a call with NaN, or an infinity, among what it was given."""
+        names = {name.rpartition(".")[2] for name in self.originals}  # F.gelu is torch.gelu to some
         return any(
-            call.kind in self.originals and any(a.dtype.kind == "f" and not np.isfinite(a).all() for a in call.inputs)
+            call.kind.rpartition(".")[2] in names
+            and any(a.dtype.kind == "f" and not np.isfinite(a).all() for a in call.inputs)
             for call in trace
         )
 
@@ -140,7 +142,8 @@ LIMITATIONS: tuple[Limitation, ...] = (
         "spread",
     ),
     Limitation(
-        "the error function of infinity is NaN in float64", KERAS, "tensorflow", "cpu", (), ("GELU", "F.gelu"),
+        "the error function of infinity is NaN in float64", KERAS, "tensorflow", "cpu", (),
+        ("GELU", "F.gelu", "torch.erf"),
         _swallowed, "TensorFlow's float64 kernel has no value there", "tf.math.erf, TensorFlow 2.21", "spread",
     ),
     Limitation(

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from isomorph.parity.compare import AGREES
 from isomorph.parity.ledger import Ledger
 from isomorph.parity.runners.base import Request, Responder, Response, Runner
 from isomorph.parity.stages import Example, compare_at_precision, compare_in_float64
@@ -21,11 +20,13 @@ Outcomes = dict[tuple[str, str], str]
 
 
 def bite(
-    converted: Runner, exact: bool, probe: Example, tested: list[str], seed: int, size: float = BITE
+    converted: Runner, exact: bool, probe: Example, before: Outcomes, tested: list[str], seed: int, size: float = BITE
 ) -> list[dict[str, Any]]:
     """Perturb up to three of the tested parameters in the converted model, one by one, and judge `probe` again.
 
-    exact: whether `converted` is the float64 one. probe: an example on which the models agreed. tested: parameters
+    exact: whether `converted` is the float64 one. probe: an example on which the models agreed, with the outcomes
+    `before`: an error is noticed where one that was "equal" is so no more, be it that nothing can be said there, which
+    is never a pass. tested: parameters
     that received a gradient comparison; without any the converted model is given slightly other inputs instead.
     Returns one record per planted error: {"parameter", "relative_size", "caught"}.
     """
@@ -33,7 +34,7 @@ def bite(
     if not tested:
         if not any(array.dtype.kind == "f" for array in probe.request.inputs):
             return []
-        caught = _noticed(probe, _Bitten(converted, size), exact)
+        caught = _noticed(probe, _Bitten(converted, size), exact, before)
         return [{"parameter": None, "relative_size": size, "caught": caught}]
     rng = np.random.default_rng([seed, 9])
     state = converted.state()
@@ -43,20 +44,21 @@ def bite(
         step = size * max(float(np.sqrt(np.mean(np.square(value, dtype=np.float64)))) if value.size else 0.0, size)
         try:
             converted.load({name: value + (step * rng.choice([-1.0, 1.0], value.shape)).astype(value.dtype)})
-            caught = _noticed(probe, converted, exact)
+            caught = _noticed(probe, converted, exact, before)
         finally:
             converted.load({name: value})
         found.append({"parameter": name, "relative_size": size, "caught": caught})
     return found
 
 
-def _noticed(probe: Example, converted: Responder, exact: bool) -> bool:
+def _noticed(probe: Example, converted: Responder, exact: bool, before: Outcomes) -> bool:
     judge: Callable[[], Outcomes] = (
         (lambda: compare_in_float64(probe, converted, Ledger(), retest=False))
         if exact
         else (lambda: compare_at_precision(probe, converted, Ledger(), {}))
     )
-    return not AGREES.issuperset(judge().values())
+    after = judge()
+    return any(after.get(at) != "equal" for at, outcome in before.items() if outcome == "equal")
 
 
 class _Bitten:

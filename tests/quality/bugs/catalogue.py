@@ -225,9 +225,9 @@ NUMBERS = (
     Bug("log of softmax", "norms", both(
         after("aten.log_softmax.int", "aten.log.default"), becomes("aten.log_softmax.int", "aten.softmax.int")),
         ("nonfinite", OUTPUT), "logits", nonzero=5),
-    Bug("float division rounded", "integers", lower.FLOOR_DIVISION, VALUE, "", ought="halved"),
+    Bug("float division rounded", "integers", lower.FLOOR_DIVISION, VALUE, "halved"),
     Bug("integer division towards zero", "integers",
-        argument("aten.div.Tensor_mode", "rounding_mode", "trunc"), ("integer", OUTPUT), "", ought="thirds"),
+        argument("aten.div.Tensor_mode", "rounding_mode", "trunc"), ("integer", OUTPUT), "thirds"),
     Bug("remainder with the sign of the dividend", "integers", becomes("aten.remainder.Scalar", "aten.fmod.Scalar"),
         ("integer", OUTPUT), "rest"),
     Bug("index dtype", "integers", output_through(2, "aten.to.dtype", "int32", dtype="int32"), ("dtype", OUTPUT), None),

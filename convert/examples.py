@@ -24,13 +24,14 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 class Examples:
     """`args` and `kwargs` for one call of the module; `dynamic_shapes` in torch.export's form ({forward parameter:
     {axis: name}}, nested as the arguments are, None where nothing is dynamic) with plain strings as axis names;
-    `ranges`: the sizes allowed for each named axis; `bounds`: the values allowed for each integer input."""
+    `ranges`: the sizes allowed for each named axis; `bounds`: the values allowed for each integer input,
+    and for a float one that was given a range."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     dynamic_shapes: dict[str, Any]
     ranges: dict[str, tuple[int, int | None]] = field(default_factory=dict)
-    bounds: dict[str, tuple[int, int]] = field(default_factory=dict)
+    bounds: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def build_examples(
@@ -87,14 +88,19 @@ def _check_names(
         )
 
 
-def _draw(spec: InputSpec, shape: tuple[int, ...], bounds: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
+def _draw(
+    spec: InputSpec, shape: tuple[int, ...], bounds: tuple[float, float], generator: torch.Generator
+) -> torch.Tensor:
     dtype: torch.dtype = getattr(torch, spec.dtype)
+    if spec.dtype in FLOATS and spec.bounds is not None:
+        low, high = spec.bounds
+        return (low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)).to(dtype)
     if spec.dtype in FLOATS:
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
     if spec.dtype == "bool":
         return torch.randint(0, 2, shape, generator=generator).bool()
     info = torch.iinfo(dtype)
-    low, high = max(bounds[0], info.min), min(bounds[1], info.max)
+    low, high = max(int(bounds[0]), info.min), min(int(bounds[1]), info.max)
     values = torch.randint(low, high + 1, shape, generator=generator)
     if values.numel() > 1:
         # Both ends are there: whoever draws further inputs takes the range from the example.
@@ -180,9 +186,9 @@ def _discover_bounds(
     specs: Sequence[InputSpec],
     parameters: Mapping[str, inspect.Parameter],
     shapes: Mapping[str, tuple[int, ...]],
-    bounds: Mapping[str, tuple[int, int]],
+    bounds: Mapping[str, tuple[float, float]],
     open_names: Sequence[str],
-) -> dict[str, tuple[int, int]]:
+) -> dict[str, tuple[float, float]]:
     """Run the module once on zeros and see which embedding each integer input indexes.
 
     An input that reaches none keeps 0..9, cut to the smallest embedding of the module: it may be added to another

@@ -1,10 +1,11 @@
-"""The grammar of `--input`: NAME=DTYPE[DIMS], optionally followed by :LO..HI for the range of integers.
+"""The grammar of `--input`: NAME=DTYPE[DIMS], optionally followed by :LO..HI for the range of its values.
 
     ids=int64[b,s]              two named, dynamic axes
     x=float32[b,3,224,224]      one named axis, three fixed ones
     x=float32[b,3,h=64..512,w]  the example's height is drawn from 64 to 512; "h=64.." leaves the upper end open
     step=int64[]                a scalar
     ids=int64[b,s]:0..999       integers from 0 to 999 (both included)
+    x=float32[b,3,8,8]:0..1     floats from 0 to 1, as a scaled image has; also -1.5..1e3
     batch.image=float32[b,3,8,8]  the entry "image" of the dict (or, with a number, of the tuple) argument `batch`
 
 Names bind to the parameters of the module's `forward`. A named axis is dynamic; one name is one size everywhere.
@@ -12,6 +13,7 @@ Names bind to the parameters of the module's `forward`. A named axis is dynamic;
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -28,6 +30,8 @@ _NAME = r"[A-Za-z_]\w*"
 _SPEC = re.compile(r"(?P<name>[^=\[\]]*)=(?P<dtype>[^\[\]=]*)\[(?P<dims>[^\[\]]*)\](?P<rest>.*)", re.DOTALL)
 _PATH = re.compile(rf"{_NAME}(\.\w+)*")
 _RANGE = re.compile(r":(-?\d+)\.\.(-?\d+)")
+_NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"
+_FLOAT_RANGE = re.compile(rf":({_NUMBER})\.\.({_NUMBER})")
 _DIM = re.compile(rf"(?P<name>{_NAME})(=(?P<lo>\d+)\.\.(?P<hi>\d*))?")
 
 # Example sizes of named axes: distinct primes, so that two axes are never taken for one and no size divides another.
@@ -50,7 +54,7 @@ class InputSpec:
     path: tuple[str | int, ...]
     dtype: str
     dims: tuple[int | NamedDim, ...]
-    bounds: tuple[int, int] | None = None
+    bounds: tuple[float, float] | None = None
 
     @property
     def name(self) -> str:
@@ -99,15 +103,18 @@ def _dims(text: str, wrong: Callable[[str], UsageError]) -> tuple[int | NamedDim
     return tuple(dims)
 
 
-def _bounds(text: str, dtype: str, wrong: Callable[[str], UsageError]) -> tuple[int, int] | None:
+def _bounds(text: str, dtype: str, wrong: Callable[[str], UsageError]) -> tuple[float, float] | None:
     if not text:
         return None
-    match = _RANGE.fullmatch(text)
+    whole = dtype in INTEGERS
+    match = (_RANGE if whole else _FLOAT_RANGE).fullmatch(text)
     if match is None:
         raise wrong(f"{text!r} after the dims is not understood")
-    if dtype not in INTEGERS:
-        raise wrong(f"a value range is for integers, not {dtype}")
-    lo, hi = int(match[1]), int(match[2])
+    if not whole and dtype not in FLOATS:
+        raise wrong(f"a value range is for numbers, not {dtype}")
+    lo, hi = (int(match[1]), int(match[2])) if whole else (float(match[1]), float(match[2]))
+    if not math.isfinite(lo) or not math.isfinite(hi):
+        raise wrong(f"the value range {text[1:]} is not finite")
     if lo > hi:
         raise wrong(f"the value range {text[1:]} is empty")
     return lo, hi

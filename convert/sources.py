@@ -46,7 +46,7 @@ class Source:
     origin: str
     exported_program: torch.export.ExportedProgram | None = None
     ranges: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
-    bounds: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 

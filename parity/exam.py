@@ -103,6 +103,11 @@ class Exam:
             self._stage("dropout", judge_dropout)
         self.ledger.settle()
         if self.ledger.mismatches:
+            if self._quantised and all(spec.low is None for spec in pair.contract.inputs if "float" in spec.dtype):
+                self.ledger.warn(
+                    "a quantised artifact keeps its budget within the range it was calibrated on only; "
+                    'declare that range, for example --input "x=float32[b,3,224,224]:0..1"'
+                )
             self._explain(pair)
         else:
             self._bite(pair)
@@ -325,6 +330,7 @@ class Exam:
             "reason": reason, "level": settings.level, "dtype": settings.dtype, "teeth": self.teeth,
             "seconds": round(time.perf_counter() - self.start, 3),
         }  # fmt: skip
+        self.coverage.setdefault("not_checked", [])
         self.coverage |= covered_by(self.ledger, self.cases, sorted(self._absent))
         if pair is not None:
             self.coverage |= covered_of(pair, self.ledger)

@@ -3,7 +3,8 @@
 The whole public surface, loaded on first use: importing `isomorph` loads no framework and no numpy.
 
     conversion = isomorph.to_keras(module, (example,))   # -> Conversion (isomorph.convert.conversion)
-    verdict = isomorph.check(module, conversion)         # -> Verdict (isomorph.parity.verdict)
+    verdict = isomorph.check(module, conversion)         # -> Verdict (isomorph.parity.verdict); any two models
+    spec = isomorph.ModelSpec("model.keras", backend="jax")  # a model of a check, and where and how to run it
     conversion = isomorph.load("model.keras")            # what `conversion.save` or `isomorph convert` wrote
 """
 
@@ -16,13 +17,15 @@ if TYPE_CHECKING:
     from isomorph.convert.api import to_keras
     from isomorph.convert.conversion import Conversion, load
     from isomorph.parity.check import check
+    from isomorph.parity.runners.spec import ModelSpec
     from isomorph.parity.verdict import Verdict
 
 __version__ = "0.1.0"
-__all__ = ["Conversion", "Verdict", "__version__", "check", "load", "to_keras"]
+__all__ = ["Conversion", "ModelSpec", "Verdict", "__version__", "check", "load", "to_keras"]
 
 _HOME = {
     "Conversion": "isomorph.convert.conversion",
+    "ModelSpec": "isomorph.parity.runners.spec",
     "Verdict": "isomorph.parity.verdict",
     "check": "isomorph.parity.check",
     "load": "isomorph.convert.conversion",

@@ -20,7 +20,7 @@ net, x = make_net(), torch.randn(2, 3, 5, 6, generator=torch.Generator().manual_
 for fault in ("", "epsilon", "stop_gradient", "biased variance", "dropout scale"):
     verdict = check(net, TwinConversion(net, fault), x, level="quick")
     wrong = sorted({m.quantity for m in verdict.mismatches})
-    print(verdict.environment["keras_backend"], fault or "honest", verdict.status, wrong)
+    print(verdict.environment["converted.keras_backend"], fault or "honest", verdict.status, wrong)
 """
 
 

@@ -262,40 +262,40 @@ def _finding(example: Example, index: int, got: Array, dtype: str, exact: bool) 
 def _limitation(
     pair: Pair, runner: Runner, example: Example, index: int, got: Array, finding: Finding
 ) -> tuple[Limitation | None, Finding]:
-    """The entry that explains a difference, and what is found without the elements that are NaN in the original: there
-    only has NaN been lost, and a call of the entry was seen to lose it. Infinities and finite elements are still
-    judged."""
+    """An entry that explains a difference, and what is found without the elements that it explains; the first after
+    which nothing is left, if there is one. The other elements are still judged."""
     if finding.outcome not in ("nonfinite", "integer", "value"):
         return None, finding
     exact = runner is pair.converted64
     expected = (example.reference if exact else example.response).outputs[index]
-    limitation = _explaining(pair, runner, example)
-    if limitation is None:
-        return None, finding
-    if finding.outcome != "nonfinite" and limitation.scope != "all":
-        return None, finding
-    excused = (
-        np.ones(expected.shape, bool)
-        if limitation.scope == "all"
-        else np.isnan(expected) | (np.isnan(got) & (limitation.scope == "spread"))
-    )
-    return limitation, _finding(example, index, np.where(excused, expected, got), pair.own_dtype, exact)
+    found: tuple[Limitation | None, Finding] = (None, finding)
+    for entry in _explaining(pair, runner, example):
+        if entry.scope == "all":
+            excused = np.ones(expected.shape, bool)
+        elif finding.outcome == "nonfinite":
+            excused = np.isnan(expected) | (np.isnan(got) & (entry.scope == "spread"))
+        else:
+            continue
+        without = _finding(example, index, np.where(excused, expected, got), pair.own_dtype, exact)
+        if found[0] is None or without.agrees:
+            found = entry, without
+        if without.agrees:
+            break
+    return found
 
 
-def _explaining(pair: Pair, runner: Runner, example: Example) -> Limitation | None:
-    """The first entry that is about this model, and that is seen at work: in the converted model's own calls, or where
-    it shows none of them, in the original's."""
+def _explaining(pair: Pair, runner: Runner, example: Example) -> Iterator[Limitation]:
+    """The entries that are about this model, and that are seen at work: in the converted model's own calls, or where it
+    shows none of them, in the original's."""
     about = runner.about()
     fitting = [entry for entry in LIMITATIONS if entry.fits(about)]
     if not fitting:
-        return None
+        return
     trace = runner.trace(example.request)
-    seen = next((entry for entry in fitting if trace and entry.scope == "lost" and entry.seen_in(trace)), None)
-    if seen is not None:
-        return seen
+    yield from (entry for entry in fitting if trace and entry.scope == "lost" and entry.seen_in(trace))
     original = (pair.original64 or pair.original).trace(example.request)
     told = [entry for entry in fitting if not trace or entry.scope != "lost"]
-    return next((entry for entry in told if entry.asked_in(original)), None)
+    yield from (entry for entry in told if entry.asked_in(original))
 
 
 def _excuse(coverage: dict[str, Any], said: dict[str, Any], limitation: Limitation, index: int) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fixtures.zoo import ZOO
 from isomorph.convert.api import to_keras
 from isomorph.convert.conversion import load
-from isomorph.convert.errors import UsageError, WeightError
+from isomorph.convert.errors import WeightError
 from isomorph.convert.ir import TensorType
 from isomorph.convert.weights import ParamRef, Transform, numpy_of
 from tests.convert.nets import assert_same, on_keras, randn, settled

@@ -16,6 +16,9 @@ __all__ = ["Ledger"]
 VOTE_EXAMPLES = 2  # a float32 difference in one example is not enough to reject
 VOTE_SHARE = 0.1
 KINK_SHARE = 0.5
+# Distributions whose symmetry makes elements equal in exact arithmetic only: which of them is the largest is decided by
+# rounding, in two right programs differently.
+SYMMETRIC = frozenset({"edge", "constant", "equal_channels", "sparse", "zeros", "onehot"})
 CONTINUOUS = frozenset({"normal", "large", "wide"})  # distributions whose draws meet a tie or bound with probability 0
 WARNINGS_OF_OTHERS = frozenset({"kink", "leak"})  # failures for our own conversions, warnings for anyone else's
 
@@ -65,6 +68,7 @@ class Ledger:
         self.unsteady: set[tuple[str, str, str]] = (
             set()
         )  # (mode, quantity, name) in which the original differs from itself
+        self._kinks: dict[tuple[str, str, str, str], list[tuple[Finding, Case]]] = {}
         self._continuous: dict[tuple[str, str, str, str], _Vote] = {}
 
     def record(self, stage: str, quantity: str, name: str, mode: str, dtype: str, case: Case, finding: Finding) -> None:
@@ -83,7 +87,9 @@ class Ledger:
             vote.examples += 1
             if finding.outcome == "kink":
                 vote.failing.append((finding, case))
-        if not finding.agrees:
+        if finding.outcome == "kink" and self.strict:
+            self._kinks.setdefault((quantity, name, mode, dtype), []).append((finding, case))
+        elif not finding.agrees:
             self._merge(_mismatch(quantity, name, mode, dtype, case, finding))
 
     def steadied(self, finding: Finding, quantity: str, name: str, mode: str) -> Finding:
@@ -106,7 +112,7 @@ class Ledger:
     def settle(self) -> None:
         """Count the votes: a precision difference rejects with at least two examples and more than a tenth of them; a
         difference that was taken for a kink rejects with two and more than half of those whose distribution has no
-        ties."""
+        ties. Where kinks are failures two examples are needed, one of them not of a `SYMMETRIC` distribution."""
         for (quantity, name, mode, dtype), vote in self._votes.items():
             if len(vote.failing) < VOTE_EXAMPLES or len(vote.failing) <= VOTE_SHARE * vote.examples:
                 continue
@@ -117,6 +123,14 @@ class Ledger:
                 finding, case = vote.failing[0]
                 message = f"no kink: in {len(vote.failing)} of {vote.examples} examples without ties"
                 self._put(_mismatch(quantity, name, mode, dtype, case, replace(finding, message=message)))
+        for (quantity, name, mode, dtype), kinks in self._kinks.items():
+            if len(kinks) >= VOTE_EXAMPLES and any(case.distribution not in SYMMETRIC for _, case in kinks):
+                for finding, case in kinks:
+                    self._put(_mismatch(quantity, name, mode, dtype, case, finding))
+            else:
+                self.kinds["kink"] = self.kinds.get("kink", 0) + len(kinks)
+                self.warn(f"{quantity} {name}: kink in {len(kinks)} example(s) ({mode}): too few to reject")
+        self._kinks.clear()
         self._votes.clear()
         self._continuous.clear()
 

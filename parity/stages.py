@@ -25,6 +25,7 @@ __all__ = ["Example", "compare_at_precision", "compare_in_float64"]
 Groups = dict[str, dict[str, Array]]
 JITTER = 1e-3
 LARGER = 4.0
+JUMP_SHARE = 0.5  # of the difference, that a jump of the original by rounding must have
 ROUNDING_SHARE = 0.01  # movement by rounding, relative to the difference, from which that is no evidence
 WHOLE = frozenset({"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"})
 FLUSHED = frozenset({"output", "input gradient", "parameter gradient"})
@@ -110,11 +111,16 @@ class Example:
 
     @cached_property
     def rounded(self) -> list[Response]:
-        """The original in float64 with its parameters alone changed by a rounding error.
+        """The original in float64 with its parameters alone changed by a rounding error, in both directions: a value
+        that a rounding error takes over the edge of floor or argmax goes over it in one of the two.
 
         At an exact tie in the inputs this moves nothing; where a tie is itself a rounding error, or in chaos, it does.
         """
-        deltas = [Perturbation(yardstick.FINE_DELTA, 200 + seed, inputs=False) for seed in range(yardstick.DRAWS)]
+        deltas = [
+            Perturbation(sign * yardstick.FINE_DELTA, 200 + seed, inputs=False)
+            for seed in range(yardstick.DRAWS)
+            for sign in (1, -1)
+        ]
         return [self._double.respond(replace(self.request, perturbation=delta)) for delta in deltas]
 
     def moved_by_rounding(self, quantity: str, name: str) -> float:
@@ -126,6 +132,15 @@ class Example:
             if other is not None and base.size and canonical(other).shape == base.shape:
                 largest = max(largest, float(np.max(yardstick.movement(base, canonical(other).astype(np.float64)))))
         return largest
+
+    def jumps_by(self, quantity: str, name: str) -> float:
+        """How far a rounding error inside the original moves an array of it, at most: more than a slope gives where a
+        comparison, floor or argmax stands exactly on its edge."""
+        base = self._base(quantity, name)
+        moved = [] if base is None else _same(self._fine_responses, quantity, name)
+        return max(
+            (float(np.max(yardstick.movement(base, m))) for m in moved if base is not None and m.size), default=0
+        )
 
     def depends_on_denormals(self) -> bool:
         """Whether the original's own NaN and infinities change when denormals are flushed to zero."""
@@ -271,12 +286,13 @@ def _retest(example: Example, converted: Responder, pair: _Pair, finding: Findin
         raise
     except Exception:  # the original or the converted model refuses the jittered input: the difference stands
         return finding
-    if near is None:
-        return finding
-    away, got = near
-    for other in _pairs(away.reference, got):
-        if (other.quantity, other.name) == (pair.quantity, pair.name) and _judge(away, other).agrees:
-            return replace(finding, outcome="kink", message="agrees when the inputs are moved by 1e-3")
+    if near is not None:
+        away, got = near
+        for other in _pairs(away.reference, got):
+            if (other.quantity, other.name) == (pair.quantity, pair.name) and _judge(away, other).agrees:
+                return replace(finding, outcome="kink", message="agrees when the inputs are moved by 1e-3")
+    if np.isfinite(finding.error) and example.jumps_by(pair.quantity, pair.name) >= JUMP_SHARE * finding.error > 0.0:
+        return replace(finding, outcome="kink", message="a rounding error inside the original makes it jump as far")
     return finding
 
 

@@ -1,4 +1,4 @@
-"""What findings add up to: votes of precision and of kinks, what is excused, and what an unsteady original leaves open."""
+"""What findings add up to: votes on precision and kinks, what is excused, what an unsteady original leaves open."""
 
 from __future__ import annotations
 

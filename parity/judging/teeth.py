@@ -43,7 +43,9 @@ def bite(
         value = np.asarray(state[name])
         step = size * max(float(np.sqrt(np.mean(np.square(value, dtype=np.float64)))) if value.size else 0.0, size)
         try:
-            converted.load({name: value + (step * rng.choice([-1.0, 1.0], value.shape)).astype(value.dtype)})
+            # of different sizes: equal ones of both signs may cancel in a sum
+            planted = step * rng.choice([-1.0, 1.0], value.shape) * rng.uniform(0.5, 1.5, value.shape)
+            converted.load({name: value + planted.astype(value.dtype)})
             caught = _noticed(probe, converted, exact, before)
         finally:
             converted.load({name: value})

@@ -327,3 +327,10 @@ def test_a_kernel_of_the_original_that_is_wrong_for_one_layout_is_not_held_again
     verdict = check(Transposed(False), Transposed(True), x, modes=("eval",), level="quick")
     assert verdict.status == "PASS", verdict.summary()
     assert any("memory layout" in w for w in verdict.coverage["warnings"])
+
+
+def test_the_planted_error_does_not_cancel_in_a_sum() -> None:
+    for seed in range(6):
+        verdict = judge(lambda x, y: y.sum(-1), lambda x, y: y.flip(-1).sum(-1), seed=seed)
+        assert verdict.status == "PASS"
+        assert all(tooth["caught"] for tooth in verdict.coverage["teeth"])

@@ -37,3 +37,13 @@ class ParityError(IsomorphError):
     """The converted model is not the same model; the verdict says where."""
 
     exit_code = 1
+
+
+def first_line(error: BaseException, limit: int = 200) -> str:
+    """The first line of an exception's text, "" if it has none, cut off after `limit` characters."""
+    return (str(error).strip().splitlines() or [""])[0][:limit]
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """An exception's type and its whole text in one line, cut off after `limit` characters."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:limit]

@@ -12,7 +12,7 @@ import numpy as np
 from keras.src.backend.common.dtypes import BIT64_TO_BIT32_DTYPE  # the one place where Keras narrows
 from keras.src.saving.serialization_lib import ObjectSharingScope
 
-from .errors import UnsupportedError
+from .errors import UnsupportedError, first_line
 from .inputspec import FLOATS
 
 _MIXED = re.compile(r"mixed_(float16|bfloat16)")
@@ -37,8 +37,7 @@ def with_dtype(model: Any, dtype: str, build: Callable[[Any], Any] | None = None
     except UnsupportedError:
         raise
     except Exception as error:  # Keras raises nearly every type for a config that does not describe its layer
-        first = (str(error).strip().splitlines() or [""])[0][:200]
-        raise UnsupportedError(f"not rebuilt in {dtype}: {type(error).__name__}: {first}") from error
+        raise UnsupportedError(f"not rebuilt in {dtype}: {type(error).__name__}: {first_line(error)}") from error
     copy_weights(model, copy, dtype)
     return copy
 

@@ -108,6 +108,4 @@ def examine(original: ModelSpec, converted: ModelSpec, settings: Settings, repor
         return exam.verdict("ERROR", str(error))
     finally:
         if pair is not None:
-            for runner in (pair.original64, pair.converted64, pair.original, pair.converted):
-                if runner is not None:
-                    runner.close()
+            pair.close()

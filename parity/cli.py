@@ -21,7 +21,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
-from isomorph.convert.errors import IsomorphError, UsageError
+from isomorph.convert.errors import IsomorphError, UsageError, first_line
 
 from .console import TRACEBACK, Console, console, debugging
 
@@ -305,8 +305,8 @@ def error_document(error: BaseException) -> dict[str, Any]:
         code = 4
         frames = traceback.extract_tb(error.__traceback__)
         where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-        first = (str(error).strip().splitlines() or [""])[0][:300]
-        message = f"internal: {type(error).__name__}: {first}{where}; set {TRACEBACK}=1 for the traceback"
+        said = f"{type(error).__name__}: {first_line(error, 300)}{where}"
+        message = f"internal: {said}; set {TRACEBACK}=1 for the traceback"
     status = _STATUS.get(code, "ERROR")
     return {"status": status, "exit_code": code, "type": type(error).__name__, "message": message, "ops": ops}
 

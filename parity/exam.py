@@ -33,7 +33,7 @@ from isomorph.parity.judging.determinism import judge_determinism
 from isomorph.parity.judging.law import judge_dropout
 from isomorph.parity.judging.metamorphic import judge_relations
 from isomorph.parity.judging.quantised import budgeted, judge_budget, judge_quantised
-from isomorph.parity.judging.randomise import randomise
+from isomorph.parity.judging.randomise import randomised
 from isomorph.parity.judging.special import judge_special
 from isomorph.parity.judging.teeth import bite
 from isomorph.parity.judging.training import judge_steps
@@ -252,15 +252,10 @@ class Exam:
         double, converted = pair.original64, pair.converted64
         if double is None or converted is None or self._late():
             return None
-        held = converted.state()
-        before = {name: array for name, array in double.state().items() if name in held}
-        state = randomise(before, double.parameters(), np.random.default_rng([self.settings.seed, 5]))
-        if not state:
-            return self._not_checked("randomised weights", "the converted model has none that could be set")
         moved = replace(pair, original=double, own_dtype="float64")
-        try:
-            double.load(state)
-            converted.load(state)
+        with randomised(double, converted, self.settings.seed) as any_weights:
+            if not any_weights:
+                return self._not_checked("randomised weights", "the converted model has none that could be set")
             for mode in modes:
                 drawn = strategies.plan(pair.contract, RANDOMISED[mode], self.settings.seed + 1, mode, shapes=1)
                 for case in drawn:
@@ -271,9 +266,6 @@ class Exam:
                         self._float64(moved, example, self.ledger, False, "randomised")
             if self.ledger.mismatches:
                 self._explain(moved)  # while the weights are those that show it
-        finally:
-            double.load(before)
-            converted.load(before)
         return None
 
     # ------------------------------------------------------------------------------------------------ the end

@@ -79,6 +79,12 @@ class Pair:
             return example
         return None
 
+    def close(self) -> None:
+        """Give back what the runners hold outside this process."""
+        for runner in (self.original64, self.converted64, self.original, self.converted):
+            if runner is not None:
+                runner.close()
+
 
 def line_of(error: BaseException) -> str:
     """An exception's type and first line."""

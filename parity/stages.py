@@ -89,7 +89,7 @@ class Example:
     def coarse(self, quantity: str, name: str) -> Array | None:
         """The float64 response of one array to perturbations of a few ulps of the model's own dtype."""
         base = self._base(quantity, name)
-        return None if base is None else _largest(base, _same(self._coarse_responses, quantity, name))
+        return None if base is None else yardstick.largest(base, _same(self._coarse_responses, quantity, name))
 
     def neighbours(self, quantity: str, name: str) -> list[Array]:
         """The original's own errors in one array at neighbouring inputs (one ulp of its dtype away)."""
@@ -364,14 +364,6 @@ def _movement(base: Array, other: Array | None) -> Array:
         return np.zeros(base.shape)
     moved = yardstick.movement(base, other)
     return np.where(moved > 1e-2 * yardstick.scale_of(base), 0.0, moved)
-
-
-def _largest(base: Array, moved: list[Array]) -> Array:
-    result = np.zeros(base.shape)
-    for other in moved:
-        if other.shape == base.shape:
-            result = np.maximum(result, yardstick.movement(base, other))
-    return result
 
 
 def _jittered(inputs: tuple[Array, ...], size: float, seed: int, relative: bool) -> tuple[Array, ...]:

@@ -75,11 +75,11 @@ def condition(base: Array, moved: Iterable[Array], finely_moved: Sequence[Array]
     response shrinks with the perturbation, from a jump, whose response does not. A jump is not conditioning: the
     element gets 0, and the kink test decides. Without `finely_moved` steep elements keep their slope.
     """
-    response = _largest(base, moved)
+    response = largest(base, moved)
     slope = response / DELTA
     if finely_moved is None:
         return slope
-    fine = _largest(base, finely_moved)
+    fine = largest(base, finely_moved)
     steep = slope > JUMP * np.maximum(scale_of(base), 1e-300)
     jump = steep & (fine > response * 2.0**-6)  # a slope would give 2^-13
     return np.where(jump, 0.0, np.where(steep, fine / FINE_DELTA, np.maximum(slope, fine / FINE_DELTA)))
@@ -87,10 +87,11 @@ def condition(base: Array, moved: Iterable[Array], finely_moved: Sequence[Array]
 
 def is_steep(base: Array, moved: Iterable[Array]) -> bool:
     """Whether any element responds so strongly that it may have jumped."""
-    return bool(np.any(_largest(base, moved) / DELTA > JUMP * np.maximum(scale_of(base), 1e-300)))
+    return bool(np.any(largest(base, moved) / DELTA > JUMP * np.maximum(scale_of(base), 1e-300)))
 
 
-def _largest(base: Array, moved: Iterable[Array]) -> Array:
+def largest(base: Array, moved: Iterable[Array]) -> Array:
+    """The largest movement of each element over the arrays that have the base's shape."""
     response = np.zeros(base.shape)
     for other in moved:
         if other.shape == base.shape:

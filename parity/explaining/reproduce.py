@@ -13,20 +13,21 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from isomorph.convert.errors import IsomorphError, UsageError
+from isomorph.convert.errors import IsomorphError, UsageError, first_line
 from isomorph.parity.compare import AGREES
 from isomorph.parity.contract import prepare
-from isomorph.parity.judging.randomise import randomise
+from isomorph.parity.judging.randomise import randomised
 from isomorph.parity.ledger import Ledger
 from isomorph.parity.pair import Pair
-from isomorph.parity.runners.base import Request
+from isomorph.parity.runners.base import Request, Runner
 from isomorph.parity.runners.spec import ModelSpec
 from isomorph.parity.settings import Settings
 from isomorph.parity.signature import check_signature
@@ -90,9 +91,7 @@ def replay(folder: Path | str) -> tuple[Mismatch, ...]:
             _compare(pair, facts, inputs, cotangents, ledger)
         return ledger.mismatches
     finally:
-        for runner in (pair.original64, pair.converted64, pair.original, pair.converted):
-            if runner is not None:
-                runner.close()
+        pair.close()
 
 
 def example(folder: Path | str) -> tuple[Array, ...] | None:
@@ -139,47 +138,36 @@ def _compare(
     pair: Pair, facts: Mapping[str, Any], inputs: tuple[Array, ...], cotangents: tuple[Array, ...], ledger: Ledger
 ) -> None:
     case = _case(facts["case"])
-    restored = _randomised(pair, facts["seed"]) if case.weights == "randomised" else None
+    moved = case.weights == "randomised"
+    if moved and (pair.original64 is None or pair.converted64 is None):
+        raise UsageError("randomised weights are judged in float64, which one of the models does not have")
     given = {int(place): array for place, array in zip(facts["cotangents"], cotangents, strict=True)}
     total = facts["outputs"]
     pulled = tuple(given.get(place) for place in range(total)) if given else None
     original = pair.original64 or pair.original
-    own = original if restored is not None else pair.original
+    own = original if moved else pair.original
     request = Request(inputs, facts["mode"], bool(facts["backward"]), case.seed, cotangents=pulled)
+    weights: AbstractContextManager[Any] = nullcontext()
+    if moved and pair.converted64 is not None:
+        weights = randomised(original, pair.converted64, facts["seed"])
+    with weights:
+        _judge(pair, own, case, request, ledger, precision=not moved and facts["dtype"] != "float64")
+
+
+def _judge(pair: Pair, own: Runner, case: Case, request: Request, ledger: Ledger, precision: bool) -> None:
     try:
-        example = Example(own, original, case, request, pair.own_dtype)
+        example = Example(own, pair.original64 or pair.original, case, request, pair.own_dtype)
         known: Mapping[tuple[str, str], str] = {}
         if pair.converted64 is not None and pair.original64 is not None:
             known = compare_in_float64(example, pair.converted64, ledger)
-        if restored is None and facts["dtype"] != "float64":
+        if precision:
             found = compare_at_precision(example, pair.converted, ledger, known)
             for (quantity, name), outcome in found.items():  # one example is enough here: it was chosen
                 if outcome not in AGREES and known.get((quantity, name), "equal") in AGREES:
-                    ledger.reject(outcome, quantity, name, f"in {pair.own_dtype}", facts["mode"], case)
+                    ledger.reject(outcome, quantity, name, f"in {pair.own_dtype}", request.mode, case)
     except Exception as error:  # what a model raises is what is to be shown
-        text = (str(error).strip().splitlines() or [""])[0][:300]
-        ledger.reject("raised", "signature", "call", f"{type(error).__name__}: {text}", facts["mode"], case)
-    finally:
-        if restored is not None:
-            restored()
-
-
-def _randomised(pair: Pair, seed: int) -> Callable[[], None]:
-    """The weights of the randomised phase, in both float64 copies; the result puts the old ones back."""
-    double, converted = pair.original64, pair.converted64
-    if double is None or converted is None:
-        raise UsageError("randomised weights are judged in float64, which one of the models does not have")
-    held = converted.state()
-    before = {name: array for name, array in double.state().items() if name in held}
-    state = randomise(before, double.parameters(), np.random.default_rng([seed, 5]))
-    double.load(state)
-    converted.load(state)
-
-    def restore() -> None:
-        double.load(before)
-        converted.load(before)
-
-    return restore
+        text = f"{type(error).__name__}: {first_line(error, 300)}"
+        ledger.reject("raised", "signature", "call", text, request.mode, case)
 
 
 def _case(data: Mapping[str, Any]) -> Case:

@@ -1,15 +1,16 @@
-"""Weights moved off their values, so that no initial value hides a bug. numpy only, pure."""
+"""Weights moved off their values, so that no initial value hides a bug. numpy only."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from isomorph.parity.runners.base import ParameterInfo
+from isomorph.parity.runners.base import ParameterInfo, Runner
 
-__all__ = ["randomise"]
+__all__ = ["randomise", "randomised"]
 
 
 def randomise(
@@ -33,3 +34,20 @@ def randomise(
         elif last in ("running_mean", "moving_mean"):
             moved[name] = 0.5 * rng.standard_normal(value.shape)
     return moved
+
+
+@contextlib.contextmanager
+def randomised(original: Runner, converted: Runner, seed: int) -> Iterator[bool]:
+    """While open, both models have the same randomised weights where both hold them. Yields whether there are any."""
+    held = converted.state()
+    before = {name: array for name, array in original.state().items() if name in held}
+    state = randomise(before, original.parameters(), np.random.default_rng([seed, 5]))
+    try:
+        if state:
+            original.load(state)
+            converted.load(state)
+        yield bool(state)
+    finally:
+        if state:
+            original.load(before)
+            converted.load(before)

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from isomorph.convert.errors import IsomorphError, UnsupportedError, UsageError
+from isomorph.convert.errors import IsomorphError, UnsupportedError, UsageError, first_line
 from isomorph.convert.inputspec import NamedDim, parse_all
 from isomorph.parity.runners import keras_device
 from isomorph.parity.runners.arrays import Inputs, inputs_for, inputs_that_run, plain
@@ -360,8 +360,8 @@ def _user_call(call: Any) -> None:
     try:
         call()
     except Exception as error:  # any exception of the user's model
-        first = (str(error).strip().splitlines() or [""])[0][:200]
-        raise UsageError(f"the model does not run on these inputs: {type(error).__name__}: {first}") from error
+        said = f"{type(error).__name__}: {first_line(error)}"
+        raise UsageError(f"the model does not run on these inputs: {said}") from error
 
 
 def _takes_training(model: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from isomorph.convert.errors import UnsupportedError, UsageError
+from isomorph.convert.errors import UnsupportedError, UsageError, one_line
 from isomorph.parity.runners.arrays import FLOATS, ArrayRunner, inputs_for, inputs_that_run, nest_of, plain
 from isomorph.parity.runners.base import About, ModuleTrace, ParameterInfo, Request
 from isomorph.parity.runners.spec import ModelSpec, Opened
@@ -111,7 +111,7 @@ def open_onnx(spec: ModelSpec) -> Opened:
     try:
         session(model, spec.device, "onnxruntime")
     except Exception as error:  # ONNX Runtime raises its own types, one for each kind of refusal
-        raise UsageError(f"{path}: ONNX Runtime cannot run it: {_line(error)}") from error
+        raise UsageError(f"{path}: ONNX Runtime cannot run it: {one_line(error)}") from error
     about = About(
         "onnx", inputs.ports, tuple(outputs[i] for i in order), modes=("eval",), gradients=False,
         precision=onnx_graph.precision(model), device=spec.device, sizes=inputs.sizes,
@@ -171,13 +171,13 @@ def _float64(model: Any, about: About, arrays: Sequence[Array]) -> tuple[str, st
     try:
         own = OnnxRunner(model, about).respond(request)
     except Exception as error:  # the inputs were made up, and the model wants others
-        return "", f"float64 was not tried, the made-up inputs do not suit the model ({_line(error)}); give --input"
+        return "", f"float64 was not tried, the made-up inputs do not suit the model ({one_line(error)}); give --input"
     wide, reasons = onnx_graph.widened(model), []
     for engine in ("onnxruntime", "reference"):
         try:
             got = OnnxRunner(wide, about, "float64", engine).respond(request)
         except Exception as error:  # no kernel, or a type that does not fit: the engine has no float64 for this model
-            reasons.append(f"{engine}: {_line(error)}")
+            reasons.append(f"{engine}: {one_line(error)}")
             continue
         for mine, dtype, theirs in zip(got.outputs, got.dtypes, own.outputs, strict=True):
             if dtype in FLOATS and dtype != "float64":
@@ -210,7 +210,3 @@ def _with_float64(about: About, engine: str, reason: str) -> About:
 
 def _is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from isomorph.convert.errors import UsageError
+from isomorph.convert.errors import UsageError, one_line
 from isomorph.parity.runners.arrays import FLOATS, ArrayRunner, Inputs, inputs_for, inputs_that_run, nest_of, plain
 from isomorph.parity.runners.base import About, ParameterInfo, PortInfo, Request, Response
 from isomorph.parity.runners.moved import draw_cotangent, respond_moved
@@ -132,7 +132,7 @@ def open_saved_model(spec: ModelSpec) -> Opened:
     try:
         loaded = tf.saved_model.load(str(path))
     except Exception as error:  # TensorFlow raises several types, for a folder that is not what it says
-        raise UsageError(f"{path}: TensorFlow cannot load it: {_line(error)}") from error
+        raise UsageError(f"{path}: TensorFlow cannot load it: {one_line(error)}") from error
     name, function = _signature(path, loaded)
     # by name: TensorFlow gives both in an order that changes from process to process
     ports = tuple(_port(n, s) for n, s in sorted(function.structured_input_signature[1].items()))
@@ -207,7 +207,7 @@ def _no_gradient(runner: SavedModelRunner, inputs: Inputs) -> str:
     try:
         runner.respond(Request(inputs.arrays, "eval", backward=True))
     except Exception as error:
-        return f"TensorFlow cannot differentiate the loaded function: {_line(error)}"
+        return f"TensorFlow cannot differentiate the loaded function: {one_line(error)}"
     return ""
 
 
@@ -221,7 +221,3 @@ def _gradients(tape: Any, outputs: Sequence[Any], cotangents: Sequence[Array | N
         return [None] * len(wrt)
     found = tape.gradient([y for y, _ in pairs], list(wrt), output_gradients=[c for _, c in pairs])
     return [tf.convert_to_tensor(g) if isinstance(g, tf.IndexedSlices) else g for g in found]
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from isomorph.convert.errors import UnsupportedError, UsageError
+from isomorph.convert.errors import UnsupportedError, UsageError, first_line
 from isomorph.convert.sources import load_source
 from isomorph.parity.runners.spec import ModelSpec
 from isomorph.parity.runners.torch_runner import copy_module, example_leaves
@@ -41,8 +41,8 @@ def export_module(module: torch.nn.Module, example: Any, inputs: Sequence[Array]
     try:
         torch.export.save(torch.export.export(twin, args, kwargs, strict=False), path)
     except Exception as error:  # torch.export raises nearly every type
-        first = (str(error).strip().splitlines() or [""])[0][:200]
-        raise UnsupportedError(f"torch.export cannot write the original: {type(error).__name__}: {first}") from error
+        said = f"{type(error).__name__}: {first_line(error)}"
+        raise UnsupportedError(f"torch.export cannot write the original: {said}") from error
 
 
 def _arguments(example: Any, inputs: Sequence[Array]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -6,14 +6,13 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Hashable
 from pathlib import Path
 
 import numpy as np
 from hypothesis import given, settings
 
 from isomorph.parity.drawing.cases import SEEDS, cases
-from isomorph.parity.drawing.engine import Exploration, explore
+from isomorph.parity.drawing.engine import explore
 from isomorph.parity.drawing.strategies import (
     STRATA,
     Contract,
@@ -26,17 +25,7 @@ from isomorph.parity.drawing.strategies import (
 )
 from isomorph.parity.verdict import Case
 
-SPEC = InputSpec("x", "float32", ("b", "s", 4), example=np.zeros((5, 7, 4), np.float32))
-CONTRACT = Contract((SPEC,), solve_sizes([SPEC]), {"b": (1, None), "s": (2, 20)})
-FIXED = Contract((InputSpec("x", "float32", (3, 4)),))
-Judge = Callable[[Case], "Hashable | None"]
-
-
-def drawn(contract: Contract = CONTRACT, **options: object) -> list[Case]:
-    seen: list[Case] = []
-    found = explore(contract, lambda case: seen.append(case), **options)  # type: ignore[arg-type, func-returns-value]
-    assert found == Exploration(runs=len(seen))
-    return seen
+from .searches import CONTRACT, FIXED, drawn
 
 
 def test_the_shares_are_the_measured_ones_and_half_of_each_stratum_is_its_own_distribution() -> None:

@@ -18,20 +18,10 @@ from hypothesis.database import InMemoryExampleDatabase
 from isomorph.parity.drawing.cases import simplicity
 from isomorph.parity.drawing.distributions import DISTRIBUTIONS
 from isomorph.parity.drawing.engine import Exploration, Failure, explore, minimal, profile_settings
-from isomorph.parity.drawing.strategies import Contract, InputSpec, materialise, solve_sizes
+from isomorph.parity.drawing.strategies import materialise
 from isomorph.parity.verdict import Case
 
-SPEC = InputSpec("x", "float32", ("b", "s", 4), example=np.zeros((5, 7, 4), np.float32))
-CONTRACT = Contract((SPEC,), solve_sizes([SPEC]), {"b": (1, None), "s": (2, 20)})
-FIXED = Contract((InputSpec("x", "float32", (3, 4)),))
-Judge = Callable[[Case], "Hashable | None"]
-
-
-def drawn(contract: Contract = CONTRACT, **options: object) -> list[Case]:
-    seen: list[Case] = []
-    found = explore(contract, lambda case: seen.append(case), **options)  # type: ignore[arg-type, func-returns-value]
-    assert found == Exploration(runs=len(seen))
-    return seen
+from .searches import CONTRACT, FIXED, Judge, drawn
 
 
 def when(test: Callable[..., bool], key: Hashable = "wrong") -> Judge:

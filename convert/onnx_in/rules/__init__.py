@@ -1,0 +1,1 @@
+"""One file per family of ONNX ops. See registry.py for what a rule is."""

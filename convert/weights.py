@@ -1,8 +1,8 @@
 """The two-way map between torch's names and Keras' variables. numpy only; framework arrays pass through `asarray`.
 
-One torch tensor is one Keras variable; between them lies a `Transform` of transposes and reshapes, which moves
-elements and
-never computes, so push then pull is bit-identical, and what is right for a value is right for its gradient.
+One torch tensor is one Keras variable; between them lies a `Transform` of transposes, reshapes and reordered blocks,
+which moves elements and never computes, so push then pull is bit-identical, and what is right for a value is right for
+its gradient.
 """
 
 from __future__ import annotations
@@ -20,19 +20,26 @@ Step = tuple[str, tuple[int, ...], tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Transform:
-    """Steps from torch's array to Keras': ("transpose", perm, ()) or ("reshape", new shape, old shape)."""
+    """Steps from torch's array to Keras': ("transpose", perm, ()), ("reshape", new shape, old shape), or
+    ("blocks", (axis, *order), ()): the axis is cut into len(order) equal blocks, and block k comes to be the old
+    order[k]."""
 
     steps: tuple[Step, ...] = ()
 
     def to_keras(self, array: Any) -> np.ndarray:
-        for kind, argument, _ in self.steps:
-            array = np.transpose(array, argument) if kind == "transpose" else np.reshape(array, argument)
+        for step in self.steps:
+            array = apply_step(step, array)
         return np.asarray(array)
 
     def to_torch(self, array: Any) -> np.ndarray:
-        for kind, argument, old in reversed(self.steps):
-            array = np.transpose(array, np.argsort(argument)) if kind == "transpose" else np.reshape(array, old)
+        for step in self.inverse.steps:
+            array = apply_step(step, array)
         return np.asarray(array)
+
+    @property
+    def inverse(self) -> Transform:
+        """The steps from Keras' array to torch's."""
+        return Transform(tuple(_inverse(step) for step in reversed(self.steps)))
 
     def to_data(self) -> list[Any]:
         return [[k, list(a), list(o)] for k, a, o in self.steps]
@@ -40,6 +47,28 @@ class Transform:
     @classmethod
     def from_data(cls, data: list[Any]) -> Transform:
         return cls(tuple((k, tuple(a), tuple(o)) for k, a, o in data))
+
+
+def apply_step(step: Step, array: Any) -> Any:
+    """One step of a `Transform` on a numpy array."""
+    kind, argument, _ = step
+    if kind == "transpose":
+        return np.transpose(array, argument)
+    if kind == "reshape":
+        return np.reshape(array, argument)
+    axis, *order = argument
+    blocks = np.split(np.asarray(array), len(order), axis)
+    return np.concatenate([blocks[i] for i in order], axis)
+
+
+def _inverse(step: Step) -> Step:
+    kind, argument, old = step
+    if kind == "transpose":
+        return kind, tuple(int(i) for i in np.argsort(argument)), ()
+    if kind == "reshape":
+        return kind, old, argument
+    axis, *order = argument
+    return kind, (axis, *(int(i) for i in np.argsort(order))), ()
 
 
 @dataclass(frozen=True)

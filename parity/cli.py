@@ -2,6 +2,7 @@
 
     isomorph convert SOURCE --to keras -o model.keras
     isomorph check A B
+    isomorph routes
     isomorph ops [SOURCE]
     isomorph doctor
 
@@ -29,6 +30,7 @@ COMMANDS = {
     "convert": ".cli_convert",
     "check": ".cli_check",
     "ops": ".cli_ops",
+    "routes": ".cli_routes",
     "doctor": ".doctor",
 }
 EXIT_CODES = """exit codes:
@@ -41,6 +43,9 @@ SOURCES = """SOURCE is one of
   hf:DIR                a local directory of Hugging Face transformers
   timm:NAME             a timm architecture
   torchvision:NAME      a torchvision architecture"""
+KERAS_SOURCES = """
+  model.keras, model.h5   a Keras model, to ONNX or PyTorch; also code that makes one
+  model.onnx            an ONNX model, to PyTorch or Keras"""
 CHECK_CODES = """exit codes:
   0  PASS: the same model                 3  UNSUPPORTED: no way to run one of them
   1  FAIL: not the same model             4  ERROR: a model or its worker process failed
@@ -80,18 +85,20 @@ def parser() -> argparse.ArgumentParser:
         help="convert a model, verify it, write it",
         formatter_class=raw,
         allow_abbrev=False,
-        description=f"Convert a PyTorch model to Keras, verify that it is the same model, and write it.\n\n{SOURCES}",
+        description="Convert a model to Keras, ONNX or PyTorch, verify that it is the same model, and write it.\n\n"
+        + SOURCES
+        + KERAS_SOURCES,
         epilog=EXIT_CODES,
     )
     convert.add_argument("source", metavar="SOURCE")
-    convert.add_argument("--to", choices=["keras"], default="keras", help="the target (default: keras)")
-    convert.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="the .keras file to write")
+    convert.add_argument("--to", choices=["keras", "onnx", "torch"], help="the target (default: by the file's name)")
+    convert.add_argument("-o", "--output", required=True, type=Path, metavar="FILE",
+                         help="the file to write: .keras, .onnx, .pt2 or .safetensors")  # fmt: skip
     _add_source_options(convert)
     convert.add_argument(
         "--layout",
-        choices=["keras", "torch"],
-        default="keras",
-        help="axis order of the inputs and outputs: channels last, or as in torch (default: keras)",
+        choices=["keras", "torch", "source"],
+        help="axis order of the inputs and outputs: channels last, or as in torch; to torch: torch's, or the source's",
     )
     convert.add_argument(
         "--mode",
@@ -106,9 +113,12 @@ def parser() -> argparse.ArgumentParser:
     convert.add_argument(
         "--batchnorm",
         choices=["torch", "keras"],
-        default="torch",
-        help="whose update of the running variance: torch's unbiased one (default) or Keras' own",
+        help="to Keras: whose update of the running variance, torch's unbiased one (default) or Keras' own",
     )
+    convert.add_argument("--opset", type=_count, metavar="N",
+                         help="of the .onnx file (default: the newest that ONNX Runtime supports)")  # fmt: skip
+    convert.add_argument("--trainable", choices=["auto", "all", "none"],
+                         help="from ONNX: which initializers are trainable (default: auto)")  # fmt: skip
     convert.add_argument(
         "--verify",
         choices=["full", "quick", "none"],
@@ -130,9 +140,18 @@ def parser() -> argparse.ArgumentParser:
         f"{SOURCES}",
     )
     ops.add_argument("source", metavar="SOURCE", nargs="?")
+    ops.add_argument("--onnx", action="store_true", help="the table of ONNX ops that become torch")
     _add_source_options(ops)
     ops.add_argument("--mode", choices=["both", "eval"], help="which modes to capture (default: both)")
     _add_json(ops)
+
+    ways = commands.add_parser(
+        "routes",
+        help="the converters, and the way from each format to each other",
+        allow_abbrev=False,
+        description="The converters, what each keeps, and the way from each format to each other one.",
+    )
+    _add_json(ways)
 
     doctor = commands.add_parser(
         "doctor",

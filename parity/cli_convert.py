@@ -8,6 +8,7 @@ import copy
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from isomorph.convert.errors import UsageError
 from isomorph.convert.inputspec import parse_all
+from isomorph.convert.routes import Converter, Route, find, is_code, source_format, target_format
 
 from .cli import error_document
 from .console import Console, json_text
@@ -22,6 +24,16 @@ from .progress import Stages
 
 SCHEMA = "isomorph.convert/1"
 BACKENDS = ("tensorflow", "jax", "torch")
+ROUTED = (
+    "weights",
+    "layout",
+    "mode",
+    "dtype",
+    "batchnorm",
+    "opset",
+    "trainable",
+)  # options that are for some ways only
+LAYOUTS = {"keras": ("keras", "torch"), "torch": ("torch", "source")}  # by the format of the step that takes it
 
 
 def run(options: argparse.Namespace, streams: Console) -> int:
@@ -33,13 +45,10 @@ def run(options: argparse.Namespace, streams: Console) -> int:
         "source": options.source,
         "options": _options(options),
     }
-    check_output(options.output, "-o", ".keras")
-    if options.report is not None:
-        check_output(options.report, "--report")
-        if options.report.resolve() == options.output.resolve():
-            raise UsageError(f"--report {options.report}: that is the model's file")
+    route = _route(options)
+    document["options"]["to"] = route.target
     try:
-        code, text = _convert(options, streams, document)
+        code, text = _convert(options, route, streams, document)
     except (Exception, KeyboardInterrupt) as error:
         failure = error_document(error)
         document |= {"status": failure["status"], "exit_code": failure["exit_code"], "error": failure}
@@ -62,62 +71,129 @@ def run(options: argparse.Namespace, streams: Console) -> int:
 
 
 def _options(options: argparse.Namespace) -> dict[str, Any]:
-    names = ("to", "layout", "mode", "dtype", "batchnorm", "verify", "seed", "weights", "input")
+    names = ("to", *ROUTED, "verify", "seed", "input")
     return {name: str(value) if isinstance(value := getattr(options, name), Path) else value for name in names}
 
 
-def _convert(options: argparse.Namespace, streams: Console, document: dict[str, Any]) -> tuple[int, str]:
+def _route(options: argparse.Namespace) -> Route:
+    """The way that the arguments ask for. UsageError: there is none, a file is in the way, an option is not for it."""
+    target = target_format(options.to, options.output)
+    source = source_format(options.source)
+    check_output(options.output, "-o")
+    files = {"SOURCE": Path(options.source), "-o": options.output}
+    if options.report is not None:
+        check_output(options.report, "--report")
+        if options.report.resolve() == options.output.resolve():
+            raise UsageError(f"--report {options.report}: that is the model's file")
+        files["--report"] = options.report
+    for option, path in files.items():
+        if option != "SOURCE" and files["SOURCE"].is_file() and path.resolve() == files["SOURCE"].resolve():
+            raise UsageError(f"{option} {path}: that is SOURCE's own file")
+    if source == target == "torch" and is_code(options.source):
+        source = "keras"  # what the code makes must be a Keras model then
+    route = find(source, target)
+    for option in ROUTED:
+        if getattr(options, option) is not None and option not in route.options:
+            raise UsageError(f"--{option} means nothing on the way {' -> '.join(route.formats)}")
+    if options.layout is not None:
+        allowed = LAYOUTS[route.options["layout"].target]
+        if options.layout not in allowed:
+            raise UsageError(f"--layout {options.layout}: to {route.target} it is {' or '.join(allowed)}")
+    return route
+
+
+def _convert(options: argparse.Namespace, route: Route, streams: Console, document: dict[str, Any]) -> tuple[int, str]:
     specs = parse_all(options.input)
-    _check_backend()
+    if "keras" in route.formats:
+        _check_backend()
     with Stages(streams.err, show=not options.quiet) as stage:
-        stage("start")
-        from isomorph.convert.sources import load_source
+        from .legs import load, step
+        from .proof import prove
 
-        stage("load")
-        source = load_source(options.source, options.weights, specs, options.seed)
-        mode = resolve_mode(options.mode, source.exported_program is not None)
-        document["options"]["mode"] = mode
-        document["notes"] = list(source.notes)
-        stage("start")
-        from isomorph.convert.api import to_keras
-
-        stage("capture")
-        conversion = to_keras(
-            source.exported_program or source.module,
-            source.args,
-            source.kwargs,
-            dynamic_shapes=source.dynamic_shapes,
-            layout=options.layout,
-            mode=mode,
-            dtype=options.dtype,
-            batchnorm=options.batchnorm,
-            progress=stage,
-        )
-        document["inputs"] = [_port(port) for port in conversion.inputs]
-        document["outputs"] = [_port(port) for port in conversion.outputs]
-        document["report"] = dict(conversion.report)
-        document["verdict"] = verdict = None
-        if options.verify != "none":
-            stage("verify")
-            from .check import check
-
-            reference, example = _in_dtype(source, options.dtype)
-            verdict = check(
-                reference,
-                conversion,
-                inputs=example,
-                modes=("eval", "train") if conversion.mode == "both" else ("eval",),
-                level=options.verify,
-                seed=options.seed,
-            )
-            document["verdict"] = verdict.to_dict()
-        document["status"] = "NOT_VERIFIED" if verdict is None else verdict.status
-        code = 0 if verdict is None else verdict.exit_code
+        model = load(route.source, options.source, options.weights, specs, options.seed, route.target, stage)
+        if model.format != route.source:
+            route = find(model.format, route.target)
+        options = _settled(options, route, model)
+        document["options"]["mode"] = options.mode
+        document["options"]["layout"] = options.layout
+        document["options"]["batchnorm"] = options.batchnorm
+        document["notes"] = list(model.notes)
+        document["legs"] = []
+        models, code, verdicts = [model], 0, list[str]()
+        for leg in route.legs:
+            own = {name: getattr(options, name) for name, taker in route.options.items() if taker is leg}
+            entry: dict[str, Any] = {"from": leg.source, "to": leg.target}
+            document["legs"].append(entry)
+            start = time.perf_counter()
+            made = step(leg, models[-1], own, stage)
+            entry["report"], entry["seconds"] = dict(made.report), {"convert": _since(start)}
+            document["notes"] += [note for note in made.notes if note not in document["notes"]]
+            models.append(made)
+            document["verdict"] = None
+            if options.verify != "none":
+                stage("verify")
+                start = time.perf_counter()
+                for proof in prove(_compared(models, leg, options.dtype, stage, own), options.verify, options.seed):
+                    said = proof.verdict.to_dict()
+                    entry.setdefault("checks", []).append(
+                        {"original": proof.original, "converted": proof.converted, "verdict": said}
+                    )
+                    document["verdict"], document["status"] = said, proof.verdict.status
+                    verdicts.append(_headed(proof, len(route.legs) > 1))
+                    code = proof.verdict.exit_code
+                    if code:
+                        break
+                entry["seconds"]["verify"] = _since(start)
+            if code:
+                break
+        made = models[-1]
+        inputs, outputs = made.ports
+        document["inputs"], document["outputs"] = [_port(p) for p in inputs], [_port(p) for p in outputs]
+        document["report"] = dict(made.report)
+        if options.verify == "none":
+            document["status"] = "NOT_VERIFIED"
         if code == 0:
             stage("write")
-            document["output"] = _write(conversion, options.output)
+            document["output"] = _write(made.subject, options.output)
     document["seconds"] = stage.seconds
-    return code, _summary(document, "" if verdict is None else verdict.summary())
+    return code, _summary(document, verdicts)
+
+
+def _settled(options: argparse.Namespace, route: Route, model: Any) -> argparse.Namespace:
+    """The options with what they are when not given on this way."""
+    settled = copy.copy(options)
+    if "mode" in route.options:
+        settled.mode = resolve_mode(options.mode, model.format == "torch" and model.modes == ("eval",))
+    if "layout" in route.options and options.layout is None:
+        # a file of ONNX has torch's axis order, wherever it came from; Keras its own
+        settled.layout = "keras" if route.target == "keras" else "torch"
+    if "batchnorm" in route.options and options.batchnorm is None:
+        settled.batchnorm = "torch"
+    return settled
+
+
+def _compared(models: list[Any], leg: Converter, dtype: str | None, say: Any, own: dict[str, Any]) -> list[Any]:
+    """The models as they are compared. With --dtype, a torch source in that precision; what becomes torch in its
+    source's, as casting it is torch's own work; and what was cast with what is made of it."""
+    if dtype is None:
+        return models
+    from .legs import in_dtype, step
+
+    if models[0].format == "torch":
+        return [in_dtype(models[0], dtype), *models[1:]]
+    if leg.target == "torch":
+        return [*models[:-1], step(leg, models[-2], {**own, "dtype": None}, say)]
+    return models[1:]
+
+
+def _headed(proof: Any, named: bool) -> str:
+    return (
+        f"{proof.original} against {proof.converted}: {proof.verdict.summary()}" if named else proof.verdict.summary()
+    )
+
+
+def _since(start: float) -> float:
+    return round(time.perf_counter() - start, 3)
 
 
 def _check_backend() -> None:
@@ -135,28 +211,13 @@ def resolve_mode(asked: str | None, exported: bool) -> str:
     return "eval" if exported else asked or "both"
 
 
-def _in_dtype(source: Any, dtype: str | None) -> tuple[Any, tuple[Any, Any]]:
-    """The module and its inputs as the verification takes them: with --dtype, copies in that floating dtype, so that
-    the precision asked for is the precision compared."""
-    example = (source.args, source.kwargs)
-    if dtype is None:
-        return source.module, example
-    import torch
-
-    wanted = getattr(torch, dtype)
-
-    def cast(leaf: Any) -> Any:
-        return leaf.to(wanted) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() else leaf
-
-    return copy.deepcopy(source.module).to(wanted), torch.utils._pytree.tree_map(cast, example)
-
-
 def _port(port: Any) -> dict[str, Any]:
+    permutation = getattr(port, "permutation", None)
     return {
         "name": port.name,
         "dtype": str(port.dtype),
-        "dims": [d if isinstance(d, int) else str(d) for d in port.dims],
-        "permutation": None if port.permutation is None else list(port.permutation),
+        "dims": [d if isinstance(d, int) else str(d) for d in port.dims or ()],
+        "permutation": None if permutation is None else list(permutation),
     }
 
 
@@ -205,24 +266,35 @@ def write_text(path: Path, text: str) -> None:
             raise
 
 
-def _summary(document: dict[str, Any], verdict: Any) -> str:
+def _summary(document: dict[str, Any], verdicts: list[str]) -> str:
     """What a person reads."""
     lines = []
     output = document.get("output")
     if output:
         lines.append(f"wrote {output['path']} ({_size(output['bytes'])})")
-    lines += [f"  {kind:<7} {_shape(port)}" for kind in ("inputs", "outputs") for port in document[kind]]
-    lines += [f"  {line}" for line in _report(document["report"])]
+    keras = document["legs"][-1]["to"] == "keras"  # in the axis order of the model that was made
+    lines += [f"  {kind:<7} {_shape(port, keras)}" for kind in ("inputs", "outputs") for port in document[kind]]
+    lines += [f"  {line}" for line in _report(document["legs"][-1]["to"], document["report"])]
     seconds = document["seconds"]
     lines.append(f"  seconds {', '.join(f'{stage} {taken:.1f}' for stage, taken in seconds.items())}")
     lines += [f"note: {note}" for note in document["notes"]]
     if document["status"] == "NOT_VERIFIED":
         lines.append("not verified (--verify none)")
-    lines += [verdict] if isinstance(verdict, str) and verdict else list(verdict)
-    return "\n".join(lines)
+    return "\n".join([*lines, *verdicts])
 
 
-def _report(report: dict[str, Any]) -> list[str]:
+def _report(target: str, report: dict[str, Any]) -> list[str]:
+    if target == "onnx":
+        parts = [f"opset {report['opset']}", _count(report["nodes"], "node"), _count(report["variables"], "variable")]
+        return [f"graph   {', '.join(parts)}"]
+    if target == "torch":
+        layers = sum(report["layers"].values())
+        parts = [
+            _count(layers, "layer"),
+            _count(report["functional"], "other op"),
+            _count(report["parameters"], "weight"),
+        ]
+        return [f"graph   {', '.join(parts)}"]
     share, transposes = report["native_share"], report["transposes"]
     lines = [f"graph   {_count(report['nodes'], 'op')}, {share:.0%} native, {_count(transposes, 'transpose')} left"]
     if report.get("needs_layers"):
@@ -234,8 +306,8 @@ def _count(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _shape(port: dict[str, Any]) -> str:
-    dims, axes = port["dims"], port["permutation"]
+def _shape(port: dict[str, Any], keras: bool) -> str:
+    dims, axes = port["dims"], port["permutation"] if keras else None
     shown = dims if axes is None else [dims[axis] for axis in axes]
     return f"{port['name']} {port['dtype']} ({', '.join(map(str, shown))})"
 

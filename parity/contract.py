@@ -20,13 +20,15 @@ from isomorph.convert.errors import IsomorphError, UnsupportedError, UsageError
 from isomorph.parity.drawing import strategies
 from isomorph.parity.drawing.strategies import Contract, InputSpec
 from isomorph.parity.ledger import Ledger
-from isomorph.parity.matching import correspond
+from isomorph.parity.matching import correspond, recorded
 from isomorph.parity.matching.adapt import Adapted
+from isomorph.parity.matching.correspondence import Correspondence
+from isomorph.parity.matching.probe import common_mode
 from isomorph.parity.matching.renamed import Renamed
 from isomorph.parity.pair import Pair, line_of
 from isomorph.parity.runners.base import About, PortInfo, Request, Runner
 from isomorph.parity.runners.open import open_runner
-from isomorph.parity.runners.spec import ModelSpec, Opened
+from isomorph.parity.runners.spec import ModelSpec, Opened, WorkerError
 from isomorph.parity.settings import Settings
 from isomorph.parity.tolerance import Array
 from isomorph.parity.verdict import Case
@@ -54,15 +56,22 @@ def prepare(
             opened.callback(other.runner.close)
         given = original.example if original.example is not None else converted.example
         if given is None and not original.inputs:
-            given = getattr(original.target, "example", None) or getattr(converted.target, "example", None)
+            given = _held(original.target) or _held(converted.target)
         first = _open_first(replace(original, example=given), other)
         opened.callback(first.runner.close)
         second = other or _told(replace(converted, inputs=converted.inputs or original.inputs), given, first.example)
         opened.callback(second.runner.close)
+        second = replace(second, recorded=converted.recorded or second.recorded)
         pair = _pair(first, second, settings, ledger, coverage)
         if pair is not None:
             opened.pop_all()  # they stay open for as long as the pair is used
         return pair
+
+
+def _held(target: Any) -> Any:
+    """The example that a conversion was made with."""
+    example = getattr(target, "example", None)
+    return None if callable(example) else example
 
 
 def _open_first(original: ModelSpec, other: Opened | None) -> Opened:
@@ -107,6 +116,8 @@ def _describes_itself(spec: ModelSpec) -> bool:
     """Whether a model says itself what its inputs are: a conversion, or a file. Code is told by the example."""
     if isinstance(spec.target, str | PathLike):
         return spec.example is None and ":" not in Path(spec.target).name
+    if hasattr(getattr(spec.target, "proto", spec.target), "opset_import"):
+        return spec.example is None  # an ONNX model
     declares = bool(getattr(spec.target, "inputs", None))  # a conversion, or a Functional model of Keras
     return declares and hasattr(spec.target, "weights")
 
@@ -115,6 +126,7 @@ def _pair(first: Opened, second: Opened, settings: Settings, ledger: Ledger, cov
     about, there = first.runner.about(), second.runner.about()
     example = first.example
     bounds = _bounds_of_indices(first.runner, example)
+    by_record = False
     if there.mapped and about.format in ("torch", "exported"):
         if not _same_ports(about, there, ledger):
             return None
@@ -123,7 +135,7 @@ def _pair(first: Opened, second: Opened, settings: Settings, ledger: Ledger, cov
     else:
         if example is None:
             raise UsageError("the two models can only be compared on example inputs: give --input or inputs=")
-        found = correspond.find(first.runner, second.runner, example)
+        found = _recorded(first, second) or correspond.find(first.runner, second.runner, example)
         coverage["correspondence"] = found.summary()
         for text in (*found.ambiguous, *found.notes):
             ledger.warn(text)
@@ -133,8 +145,12 @@ def _pair(first: Opened, second: Opened, settings: Settings, ledger: Ledger, cov
             return None
         runner = Adapted(second.runner, found)
         ports = runner.about().inputs
+        by_record = found.by_record
+        if by_record and not (about.gradients and there.gradients):
+            recorded.compare_held(first.runner, runner, found, ledger)
     if settings.strict is None:
-        ledger.strict = there.mapped
+        # what a runtime computes in float64 and where it answers at ties is its own, not the conversion's
+        ledger.strict = (there.mapped or by_record) and about.gradients and there.gradients
     contract = _contract(first, second, ports, bounds)
     sides = first.runner, runner
     wide = [_double(side) if settings.dtype != "own" or side is first.runner else None for side in sides]
@@ -144,6 +160,31 @@ def _pair(first: Opened, second: Opened, settings: Settings, ledger: Ledger, cov
         *sides, wide[0], wide[1] if settings.dtype != "own" else None, contract, sides[0].about().precision, settings,
         backward=settings.backward and all(side.about().gradients for side in sides),
     )  # fmt: skip
+
+
+def _recorded(first: Opened, second: Opened) -> Correspondence | None:
+    """The correspondence that the conversion of one of the models recorded; None where there is no record, or none of
+    these two models."""
+    for record in (second.recorded, first.recorded):
+        found = None if record is None else recorded.matched(first.runner, second.runner, record)
+        if found is not None:
+            return found if found.contradictions else _seen(first, second, found)
+    return None
+
+
+def _seen(first: Opened, second: Opened, found: Correspondence) -> Correspondence:
+    """A recorded correspondence with how the outputs nest, which a run shows."""
+    if first.example is None:
+        return found
+    request = Request(first.example, common_mode(first.runner, second.runner), False)
+    try:
+        here = first.runner.respond(request).structure
+        there = second.runner.respond(Adapted(second.runner, found).request(request)).structure
+    except WorkerError:
+        raise
+    except Exception:  # the exam asks again, and tells what is raised
+        return found
+    return recorded.with_outputs(found, (here, there))
 
 
 def _double(runner: Runner) -> Runner | None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
+from isomorph.parity import tolerance as yardstick
 from isomorph.parity.drawing import strategies
 from isomorph.parity.drawing.strategies import Contract
 from isomorph.parity.runners.base import Request, Runner
@@ -13,7 +16,10 @@ from isomorph.parity.stages import Example
 from isomorph.parity.tolerance import Array
 from isomorph.parity.verdict import Case
 
-__all__ = ["Pair"]
+__all__ = ["QUIET", "Pair", "draws_itself", "vary"]
+
+QUIET = 1e-3  # movement, relative to the scale of its output, up to which an element is taken not to be random
+LOOKED = 3  # examples of train mode on which it is asked whether an original that records no draws does draw
 
 
 @dataclass
@@ -24,7 +30,7 @@ class Pair:
     converted64: the same in float64, None where the format has none. own_dtype: the original's floating dtype.
     backward: whether gradients are compared. refused: what the original would not run, and why. no_gradient: mode ->
     why the original cannot be differentiated in it. quiet: layers that drop or add noise are out of the way, as the
-    converted model cannot be given the original's random draws.
+    converted model cannot be given the original's random draws. looked: examples on which that was asked by running.
     """
 
     original: Runner
@@ -38,6 +44,7 @@ class Pair:
     refused: list[str] = field(default_factory=list)
     no_gradient: dict[str, str] = field(default_factory=dict)
     quiet: bool = False
+    looked: int = 0
 
     def example(self, mode: str, case: Case, backward: bool | None = None) -> Example | None:
         """The case on the original, its random draws and cotangents recorded; None where it refuses.
@@ -66,7 +73,7 @@ class Pair:
             request = Request(arrays, mode, pull, case.seed, dropout=not self.quiet)
             try:
                 example = Example(self.original, double, case, request, self.own_dtype)
-                if example.response.draws and not self.quiet and not self.converted.about().replays:
+                if not self.quiet and self._draws_apart(example):
                     self.quiet = True  # the draws cannot be replayed: layers that drop are judged by their law
                     return self.ask(mode, case, arrays, backward)
             except WorkerError:
@@ -79,11 +86,51 @@ class Pair:
             return example
         return None
 
+    def _draws_apart(self, example: Example) -> bool:
+        """Whether each model draws for itself: the converted one cannot be given the original's draws, or the original
+        cannot tell them, and another seed shows that it draws."""
+        if self.original.about().replays:
+            draws = bool(example.response.draws)
+            return draws and not (self.converted.about().replays and self._takes_draws(example))
+        if example.request.mode != "train" or self.looked >= LOOKED:
+            return False
+        self.looked += 1
+        return draws_itself(self.original, example.request)
+
+    def _takes_draws(self, example: Example) -> bool:
+        """Whether the converted model draws what the original drew, in its order. A conversion of a torch module does, or
+        it is wrong; a torch module that was made from another model may draw in another way."""
+        if self.original.about().format in ("torch", "exported") or self.converted.about().format != "torch":
+            return True
+        try:
+            self.converted.respond(replace(example.request, backward=False, cotangents=None))
+        except WorkerError:
+            raise
+        except Exception as error:  # what else it raises, the stages tell
+            return type(error).__name__ not in ("RandomReplayError", "UsageError")
+        return True
+
     def close(self) -> None:
         """Give back what the runners hold outside this process."""
         for runner in (self.original64, self.converted64, self.original, self.converted):
             if runner is not None:
                 runner.close()
+
+
+def draws_itself(runner: Runner, request: Request) -> bool:
+    """Whether another seed changes the outputs of a model whose draws are not recorded by more than rounding."""
+    told = replace(request, backward=False, cotangents=None, draws=None, dropout=True)
+    return vary(*(runner.respond(replace(told, seed=seed)).outputs for seed in (1, 2)))
+
+
+def vary(first: tuple[Array, ...], second: tuple[Array, ...]) -> bool:
+    """Whether two runs differ by more than rounding."""
+    return any(
+        a.shape == b.shape
+        and a.dtype.kind == "f"
+        and float(np.max(yardstick.movement(a, b), initial=0.0)) > QUIET * max(yardstick.rms(a), 1e-300)
+        for a, b in zip(first, second, strict=False)
+    )
 
 
 def line_of(error: BaseException) -> str:

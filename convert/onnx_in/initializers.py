@@ -1,51 +1,225 @@
-"""The model's initializers in torch: which are parameters, buffers or constants, and the names they bear."""
+"""The model's initializers in torch: which are parameters, buffers or constants, and where each lies, in which layout."""
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
-from .operands import Info, Operand, tensor_of
+from isomorph.convert.weights import Step, Transform
+
+from .moved import Box, array_of, follows, same_layout, shape_of, simplify
+from .naming import anonymous
+from .operands import Info, Operand, leaf, tensor_of
+from .provenance import Origin, Variable
 
 if TYPE_CHECKING:
     from .lowering import Lowering
 
-__all__ = ["Initializers"]
+__all__ = ["Held", "Initializers", "Piece", "classify", "initializers_of"]
+
+# Operands that say what an op does, and are no weights: (op, which). None: all of them.
+STRUCTURAL: dict[str, frozenset[int] | None] = {
+    "Clip": frozenset({1, 2}),
+    "Pad": frozenset({2}),
+    "Resize": frozenset({1, 2}),
+    "Upsample": frozenset({1}),
+    "OneHot": frozenset({2}),
+    "QuantizeLinear": frozenset({1, 2}),
+    "DequantizeLinear": frozenset({1, 2}),
+    "DynamicQuantizeLinear": None,
+    "Dropout": frozenset({1, 2}),
+    "NonMaxSuppression": frozenset({2, 3, 4}),
+    "Trilu": frozenset({1}),
+    "CumSum": frozenset({1}),
+    "Bernoulli": None,
+} | dict.fromkeys(
+    "Range QLinearConv QLinearMatMul ConvInteger MatMulInteger MelWeightMatrix Equal Greater GreaterOrEqual Less "
+    "LessOrEqual Not And Or Xor IsNaN IsInf STFT DFT HannWindow".split()
+)
+STATISTICS = {"BatchNormalization": frozenset({3, 4})}
+WEIGHTS = {
+    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul", "DeformConv"), frozenset({1, 2})),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), frozenset({1, 2, 3, 7})),
+    **dict.fromkeys(("BatchNormalization", "InstanceNormalization", "LayerNormalization"), frozenset({1, 2})),
+    "PRelu": frozenset({1}),
+    "Gather": frozenset({0}),
+}
+TRAINABLE = ("auto", "all", "none")
 
 
 @dataclass
-class Initializers:
-    """What became of them, by ONNX name."""
+class Piece:
+    """What torch holds of an initializer. part: which box of it, None for all. steps: from there to torch's array.
+    names: where it lies, several where it is tied."""
 
-    root: torch.nn.Module
-    metadata: dict[str, Any] = field(default_factory=dict)
-    placed: dict[str, str] = field(default_factory=dict)
+    part: Box | None
+    steps: tuple[Step, ...]
+    names: list[str]
+    tensor: torch.Tensor
+
+
+@dataclass
+class Held:
+    """An initializer that is part of the module's state."""
+
+    value: ir.Value
+    kind: str
+    trainable: bool
+    variable: Variable | None = None
+    pieces: list[Piece] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.value.name or ""
+
+    def piece(self, part: Box | None, steps: tuple[Step, ...]) -> Piece | None:
+        """That part in that layout, shared if it lies there already; None where it lies in another one."""
+        array = array_of(self.value)
+        steps = simplify(steps, array.shape) if part is None else steps
+        box = array if part is None else array[tuple(slice(a, b) for a, b in part)]
+        for piece in self.pieces:
+            if piece.part == part and same_layout(piece.steps, steps, box.shape):
+                return piece
+        if any(_overlap(p.part, part) for p in self.pieces):
+            return None
+        held = tensor_of(np.array(Transform(steps).to_keras(box), order="C"))
+        tensor = torch.nn.Parameter(held, self.trainable) if self.kind == "parameter" else held
+        self.pieces.append(Piece(part, steps, [], tensor))
+        return self.pieces[-1]
+
+
+def _overlap(a: Box | None, b: Box | None) -> bool:
+    if a is None or b is None:
+        return True
+    return all(max(p[0], q[0]) < min(p[1], q[1]) for p, q in zip(a, b, strict=True))
+
+
+# ------------------------------------------------------------------------------------------------------ what is state
+def initializers_of(model: ir.Model) -> Iterator[ir.Value]:
+    """Those of the graph and of the graphs inside it."""
+    for graph in (model.graph, *model.graph.subgraphs()):
+        yield from graph.initializers.values()
+
+
+def classify(model: ir.Model, origin: Origin, trainable: str) -> dict[ir.Value, Held]:
+    """The initializers that are state. trainable: "auto", "all" (every floating one that is no structural operand), or
+    "none" (the same as "auto", and none has a gradient)."""
+    found: dict[ir.Value, Held] = {}
+    for value in initializers_of(model):
+        variable = origin.variables.get(value.name or "")
+        if variable is not None:
+            if variable.kind != "constant" and (variable.torch_names or not origin.is_torch):
+                found[value] = Held(value, variable.kind, variable.trainable and trainable != "none", variable)
+        elif not origin.source:
+            kind = _kind(value, trainable == "all")
+            if kind is not None:
+                found[value] = Held(value, kind, kind == "parameter" and trainable != "none")
+        if value in found and trainable == "all" and found[value].kind == "parameter":
+            found[value].trainable = True
+    return found
+
+
+def _kind(value: ir.Value, every: bool) -> str | None:
+    """What an initializer is of which nothing is said; None for a constant."""
+    tensor = value.const_value
+    if tensor is None or tensor.dtype not in FLOATING or not tensor.size:
+        return None
+    uses = list(uses_of(value))
+    if uses and all(i in STATISTICS.get(node.op_type, ()) for node, i in uses):
+        return "buffer"
+    if uses and all(_is_structural(node, i) for node, i in uses):
+        return None
+    weight = any(i in WEIGHTS.get(node.op_type, ()) for node, i in uses)
+    if tensor.size == 1 and not every and not weight and (anonymous(value.name or "") or _operand(value.name or "")):
+        return None
+    return "parameter"
+
+
+FLOATING = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
+
+def _operand(name: str) -> bool:
+    """Whether a name is that of an operand and not of a weight: TensorFlow's "add/y:0"."""
+    return re.search(r"(^|/)[xy](:\d+)?$", name) is not None
+
+
+def _is_structural(node: ir.Node, i: int) -> bool:
+    if node.domain or node.op_type not in STRUCTURAL:
+        return False
+    which = STRUCTURAL[node.op_type]
+    return which is None or i in which
+
+
+def uses_of(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
+    """The nodes that read a value, or what it is moved to, and as which input."""
+    for use in value.uses():
+        if follows(use.node, use.idx):
+            for output in use.node.outputs:
+                yield from uses_of(output)
+        else:
+            yield use.node, use.idx
+
+
+# -------------------------------------------------------------------------------------------------- how it is read
+@dataclass
+class Initializers:
+    """How the graph reads them: `held` ones are attributes of the module, the others constants."""
+
+    held: dict[ir.Value, Held] = field(default_factory=dict)
 
     def operand(self, lowering: Lowering, value: ir.Value) -> Operand | Any:
-        """The initializer as the graph reads it."""
+        """The initializer as the graph reads it, in its own layout. Strings are numpy arrays."""
         tensor = value.const_value
         assert tensor is not None
-        array = tensor.numpy()
-        if array.dtype.kind in "OSU":
-            return array
-        held = tensor_of(array)
-        if not held.is_floating_point() or held.numel() <= 1:
-            return lowering.constant(held, int(tensor.dtype))
-        name = self.place(value.name or "weight", torch.nn.Parameter(held))
-        return lowering.attribute(name, Info(int(tensor.dtype), tuple(held.shape)))
+        if value not in self.held:
+            array = tensor.numpy()
+            return array if array.dtype.kind in "OSU" else lowering.constant(tensor_of(array), int(tensor.dtype))
+        held = self.held[value]
+        shape = shape_of(value)
+        pieces = [self._read(lowering, piece, shape, int(tensor.dtype)) for piece in held.pieces]
+        made: Any = pieces[0] if len(pieces) == 1 else _joined([p.part for p in held.pieces], pieces)
+        made.node.meta["onnx"] = Info(int(tensor.dtype), shape)
+        return made
 
-    def place(self, name: str, parameter: torch.nn.Parameter) -> str:
-        """Put a parameter under the name's path; the dotted name."""
-        parts = [re.sub(r"\W", "_", p) for p in re.split(r"[/.]", name) if p]
-        owner = self.root
-        for part in parts[:-1]:
-            if not isinstance(getattr(owner, part, None), torch.nn.Module):
-                owner.add_module(part, torch.nn.Module())
-            owner = getattr(owner, part)
-        owner.register_parameter(parts[-1], parameter)
-        self.placed[name] = ".".join(parts)
-        return self.placed[name]
+    def _read(self, lowering: Lowering, piece: Piece, shape: tuple[int, ...], element: int) -> Any:
+        made: Any = lowering.attribute(piece.names[0], Info(element, tuple(piece.tensor.shape)))
+        for kind, argument, _ in Transform(piece.steps).inverse.steps:
+            if kind == "transpose":
+                made = made.permute(*argument)
+            elif kind == "reshape":
+                made = made.reshape(argument)
+            else:
+                made = reordered(made, argument[0], argument[1:])
+        return made
+
+
+@leaf
+def reordered(x: torch.Tensor, axis: int, order: tuple[int, ...]) -> torch.Tensor:
+    """An axis cut into equal blocks, and put together in this order."""
+    blocks = x.chunk(len(order), axis)
+    return torch.cat([blocks[i] for i in order], axis)
+
+
+def _joined(parts: list[Box | None], pieces: list[Any]) -> Any:
+    """The whole from boxes that lie side by side along one axis, or several."""
+    known = [p for p in parts if p is not None]
+    axis = next((a for a in range(len(known[0])) if len({p[a] for p in known}) > 1), None)
+    if axis is None:
+        return pieces[0]
+    rows: dict[tuple[int, int], list[int]] = {}
+    for i, part in enumerate(known):
+        rows.setdefault(part[axis], []).append(i)
+    joined = [_joined([known[i] for i in rows[k]], [pieces[i] for i in rows[k]]) if len(rows[k]) > 1 else pieces[rows[k][0]] for k in sorted(rows)]
+    return torch.cat(joined, axis)
+
+
+def covers(parts: list[Box | None], shape: tuple[int, ...]) -> bool:
+    """Whether boxes that do not overlap are all of an array."""
+    return None in parts or sum(math.prod(b - a for a, b in p) for p in parts if p is not None) == math.prod(shape)

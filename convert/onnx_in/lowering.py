@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import keyword
 import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from keyword import iskeyword
 from typing import Any
 
 import onnx
@@ -17,12 +19,15 @@ from isomorph.convert.errors import IsomorphError, UnsupportedError, one_line
 
 from . import layers, registry
 from .initializers import Initializers
-from .operands import Info, Operand, Recorder, Sizes, constant_of, info_of, sizes_of, tensor_of
+from .operands import DTYPES, Info, Operand, Recorder, Sizes, constant_of, info_of, number, sizes_of, tensor_of
 from .program import Program
 
 __all__ = ["Body", "Lowering", "Site"]
 
 FOLDED = 1 << 24  # elements of the largest constant that is computed while lowering
+ELEMENTS = {torch.float32: 1, torch.int32: 6, torch.int64: 7, torch.bool: 9, torch.float64: 11}  # that Sizes may have
+COPIED = 1024  # elements of the largest constant of which a subgraph has its own copy
+SIZES = 64  # elements of the largest constant that counts as sizes
 RANDOM = {
     "RandomNormal",
     "RandomNormalLike",
@@ -65,12 +70,38 @@ class Body:
     graph: ir.Graph
     outer: Lowering
 
-    def lower(self) -> tuple[Program, tuple[Operand, ...]]:
+    def lower(self) -> tuple[Program, tuple[Any, ...]]:
         """(module, captured): the module takes the graph's inputs, then the values of the outer graph that it reads; it
         returns a tuple of all outputs."""
+        found = self.lower_whole()
+        return found.program, found.captured
+
+    def lower_whole(self) -> Lowered:
+        """As `lower`, with what is known of its inputs and outputs."""
         inner = Lowering(self.graph, self.outer.opsets, self.outer.initializers, self.outer)
         program = inner.program(as_tuple=True)
-        return program, tuple(self.outer.operand(v) for v in inner.captured)
+        inputs, outputs = ([inner.operand(v) for v in values] for values in (self.graph.inputs, self.graph.outputs))
+        passed = tuple(next((i for i, x in enumerate(inputs) if x is y), None) for y in outputs)
+        captured = tuple(outer for outer, _ in inner.captured.values())
+        return Lowered(program, captured, tuple(map(info_of, inputs)), tuple(map(info_of, outputs)), passed)
+
+    def inline(self, *inputs: Any) -> tuple[Any, ...]:
+        """The graph's outputs for these inputs, recorded in the outer graph itself."""
+        self.outer.values.update(zip(self.graph.inputs, inputs, strict=True))
+        self.outer.walk(self.graph)
+        return tuple(self.outer.operand(v) for v in self.graph.outputs)
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A lowered subgraph. captured: the outer values that `program` takes after the graph's own inputs. passed: for each
+    output, the place of the input that it is, if it is one."""
+
+    program: Program
+    captured: tuple[Any, ...]
+    inputs: tuple[Info, ...]
+    outputs: tuple[Info, ...]
+    passed: tuple[int | None, ...]
 
 
 @dataclass
@@ -84,7 +115,7 @@ class Lowering:
     graph: fx.Graph = field(default_factory=fx.Graph)
     root: torch.nn.Module = field(default_factory=torch.nn.Module)
     values: dict[ir.Value, Any] = field(default_factory=dict)
-    captured: dict[ir.Value, Operand] = field(default_factory=dict)
+    captured: dict[fx.Node, tuple[Any, Operand]] = field(default_factory=dict)  # of the outer graph: value, placeholder
     constants: int = 0
     recording: bool = True
 
@@ -99,18 +130,22 @@ class Lowering:
         self.names = [self._argument(v) for v in self.source.inputs]
         for name, value in zip(self.names, self.source.inputs, strict=True):
             self.values[value] = self._named(self.recorder.create_proxy("placeholder", name, (), {}), type_of(value))
-        for node in self.source:
+        self.walk(self.source)
+        results = tuple(self.operand(v) for v in self.source.outputs)
+        self.graph.output(self.recorder.create_arg(results if as_tuple or len(results) != 1 else results[0]))
+        self.graph.eliminate_dead_code(lambda n: n.op in ("placeholder", "output"))
+        self._prune()
+        return Program(self.root, self.graph)
+
+    def walk(self, graph: ir.Graph) -> None:
+        """Record the nodes of this graph, or of a subgraph whose inputs have their values."""
+        for node in graph:
             try:
                 self._node(node)
             except (IsomorphError, RecursionError):
                 raise
             except Exception as error:  # a rule met something it was not written for
                 raise UnsupportedError(f"{describe(node)}: {one_line(error)}") from error
-        results = tuple(self.operand(v) for v in self.source.outputs)
-        self.graph.output(self.recorder.create_arg(results if as_tuple or len(results) != 1 else results[0]))
-        self.graph.eliminate_dead_code(lambda n: n.op in ("placeholder", "output"))
-        self._prune()
-        return Program(self.root, self.graph)
 
     def _node(self, node: ir.Node) -> None:
         operands = [None if v is None else self.operand(v, sizes=True) for v in node.inputs]
@@ -123,14 +158,18 @@ class Lowering:
 
     def _sizes(self, node: ir.Node, operands: Sequence[Any]) -> tuple[Any, ...] | None:
         """The node computed on integers that are known by now; None where it is about tensors."""
-        function = registry.find_size_rule(node.domain, node.op_type)
-        if function is None:
+        found = registry.find_size_rule(node.domain, node.op_type)
+        if found is None:
             return None
-        given = [as_sizes(x) if node.op_type not in ("Shape", "Size") else x for x in operands]
-        wanted = any(isinstance(x, Sizes) for x in operands) or node.op_type in ("Shape", "Size")
-        if not wanted or any(x is not None and g is None for x, g in zip(operands, given, strict=True)):
-            return None
-        result = function(*given, **self.attributes(node))
+        if not found.any_input:
+            given = [as_sizes(x, found.run_time) for x in operands]
+            if any(x is not None and g is None for x, g in zip(operands, given, strict=True)):
+                return None
+            if all(g is None or g.known for g in given) or not any(isinstance(x, Sizes) for x in operands):
+                return None  # a constant is folded by the rule
+            operands = given
+        attributes = self.attributes(node)
+        result = found.function(*operands, **attributes | ({"count": len(node.outputs)} if found.count else {}))
         return None if result is NotImplemented else result if isinstance(result, tuple) else (result,)
 
     def _folded(self, node: ir.Node, operands: Sequence[Any]) -> tuple[Any, ...] | None:
@@ -206,27 +245,38 @@ class Lowering:
 
     def _capture(self, value: ir.Value) -> Any:
         assert self.outer is not None
-        found = self.outer.operand(value, sizes=True)
-        if isinstance(found, Sizes) and found.known:
+        return self._received(self.outer.operand(value, sizes=True), value.name or "captured")
+
+    def _received(self, found: Any, name: str) -> Any:
+        """A value of the outer graph, in this one: what runs comes in through a placeholder, what is known is known."""
+        if isinstance(found, list):
+            return [self._received(x, name) for x in found]
+        found = as_sizes(found) or found
+        if isinstance(found, Sizes):
+            made = Sizes.of((self._received(i, "size") for i in found.items), found.element)
+            return Sizes(made.array.reshape(found.array.shape), found.element)
+        if not isinstance(found, fx.Proxy):
             return found
         known = constant_of(found)
-        if known is not None:
+        if known is not None and known.numel() <= COPIED:
             return self.constant(known, info_of(found).element)
-        last = next((n for n in reversed(self.graph.nodes) if n.op == "placeholder"), None)
-        with self.graph.inserting_after(last) if last is not None else self.graph.inserting_before():
-            name = self._free_argument(value.name or "captured")
-            made: Any = self.recorder.create_proxy("placeholder", name, (), {})
-        self.captured[value] = made
-        return self._named(made, replace(info_of(self.outer.tensor(found)), sizes=None))
+        if found.node not in self.captured:
+            last = next((n for n in reversed(self.graph.nodes) if n.op == "placeholder"), None)
+            with self.graph.inserting_after(last) if last is not None else self.graph.inserting_before():
+                made: Any = self.recorder.create_proxy("placeholder", self._free_argument(name), (), {})
+            made.node.meta["outer"] = found
+            info = info_of(found)
+            self.captured[found.node] = found, self._named(made, replace(info, constant=None, sizes=None))
+        return self.captured[found.node][1]
 
     def tensor(self, x: Any) -> Any:
         """Sizes as a tensor; everything else as it is."""
         if not isinstance(x, Sizes):
             return x
-        if x.known:
-            return self.constant(torch.tensor(x.value, dtype=torch.int64), 7)
-        made = size_tensor(self.recorder, x)
-        return self._named(made, Info(7, () if x.scalar else (len(x.items),), None, x))
+        info = x.info
+        if info.constant is not None:
+            return self.constant(info.constant, info.element)
+        return self._named(size_tensor(self.recorder, x), info)
 
     def constant(self, tensor: torch.Tensor, element: int | None = None) -> Operand:
         """A value that never changes: a buffer that is not part of the state dict."""
@@ -261,6 +311,7 @@ class Lowering:
     def free_name(self, hint: str) -> str:
         """A dotted name that no submodule bears, from a hint such as an ONNX node's name."""
         parts = [re.sub(r"\W", "_", p) for p in re.split(r"[/.]", hint) if p] or ["node"]
+        parts = [f"{p}_" if iskeyword(p) else p for p in parts]
         base = ".".join(p if not p[:1].isdigit() or len(parts) > 1 else f"_{p}" for p in parts)
         name, number = base, 1
         while name in self.taken or self._held(name):
@@ -293,7 +344,7 @@ class Lowering:
 
     def _free_argument(self, name: str) -> str:
         base = re.sub(r"\W", "_", name.split(":")[0]) or "x"
-        base = base if not base[0].isdigit() and base not in ("self", "torch") else f"_{base}"
+        base = f"_{base}" if base[0].isdigit() or keyword.iskeyword(base) or base in ("self", "torch") else base
         used = {n.target for n in self.graph.nodes if n.op == "placeholder"}
         name, number = base, 1
         while name in used:
@@ -325,22 +376,29 @@ def type_of(value: ir.Value) -> Info:
     return Info(int(value.dtype) if tensor and value.dtype is not None else None, shape if tensor else None)
 
 
-def as_sizes(x: Any) -> Sizes | None:
-    """An operand as integers known by now, None if it is none."""
-    found = sizes_of(x)
+def as_sizes(x: Any, run_time: bool = False) -> Sizes | None:
+    """An operand as numbers known by now, None if it is none. run_time: also one integer that is known when it runs."""
+    found = x if isinstance(x, Sizes) else sizes_of(x)
     if found is not None or x is None:
         return found
-    value = constant_of(x)
-    if value is None or value.ndim > 1 or value.numel() > 64 or value.dtype not in (torch.int64, torch.int32):
-        return None
-    return Sizes(tuple(value.reshape(-1).tolist()), value.ndim == 0)
+    info = info_of(x)
+    element = None if info.constant is None else ELEMENTS.get(info.constant.dtype)
+    if info.constant is not None and element is not None and info.constant.numel() <= SIZES:
+        flat = Sizes.of(info.constant.reshape(-1).tolist(), element)
+        return Sizes(flat.array.reshape(info.constant.shape), element)
+    if run_time and info.element in (6, 7) and info.shape in ((), (1,)):
+        return Sizes(Sizes.of((number(x),)).array.reshape(info.shape), info.element)
+    return None
 
 
 def size_tensor(recorder: Recorder, x: Sizes) -> Any:
-    """Sizes as a recorded tensor."""
+    """Sizes as a recorded tensor, on the device of what they are the sizes of."""
+    from .rules.moves import device_source
     from .rules.sizes import from_sizes
 
-    return recorder.create_proxy("call_function", from_sizes, (list(x.items), x.scalar), {})
+    source = device_source(*x.items)
+    where = {} if source is None else {"device": source.device}
+    return recorder.create_proxy("call_function", from_sizes, (list(x.items), x.array.shape, DTYPES[x.element]), where)
 
 
 def schema_version(node: ir.Node, opsets: dict[str, int]) -> int:

@@ -1,8 +1,8 @@
 """What a rule meets, in its two regimes: recorded (`Operand`, a torch.fx proxy) and computed (torch.Tensor).
 
 x: Operand | torch.Tensor      torch functions, methods and operators work on both
-sizes: Sizes                   a 1-D (or 0-d) integer tensor whose elements are known as Python numbers or as sizes of
-                               an input; a rule never meets one, unless it takes it through `ints`
+sizes: Sizes                   a small tensor whose elements are known as Python numbers or as sizes of an input; a rule
+                               never meets one, unless it takes it through `ints`
 ints(x)                        axes, shapes, pads ...: a tuple, or, where it is only known at run time, a proxy of one
 constant_of, shape_of, rank_of, dtype_of    what is known of an operand before it runs
 """
@@ -112,7 +112,7 @@ class Recorder(fx.Tracer):
 
     def create_arg(self, a: Any) -> Any:
         if isinstance(a, Sizes):
-            a = a.value
+            a = a.value if a.array.ndim == 0 else a.items
         elif isinstance(a, torch.Tensor):
             a = self.hold(a)
         elif isinstance(a, np.generic):
@@ -120,23 +120,48 @@ class Recorder(fx.Tracer):
         return super().create_arg(a)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sizes:
-    """An int64 tensor of rank 1 (or 0, if `scalar`) whose elements are known before it runs, as numbers or proxies of
-    one."""
+    """A small tensor whose elements are known before it runs, as Python numbers or proxies of one.
 
-    items: tuple[Any, ...]
-    scalar: bool = False
+    array: of dtype object, in the tensor's shape. element: its onnx.TensorProto.DataType.
+    """
+
+    array: np.ndarray
+    element: int = 7
+
+    @staticmethod
+    def of(items: Iterable[Any], element: int = 7) -> Sizes:
+        """The 1-D one of these elements."""
+        items = tuple(items)
+        array = np.empty(len(items), dtype=object)
+        for i, item in enumerate(items):  # numpy would ask a proxy for its length
+            array[i] = item
+        return Sizes(array, element)
+
+    @staticmethod
+    def scalar(item: Any, element: int = 7) -> Sizes:
+        return Sizes(Sizes.of((item,)).array.reshape(()), element)
+
+    @property
+    def items(self) -> tuple[Any, ...]:
+        """The elements in order."""
+        return tuple(self.array.reshape(-1))
 
     @property
     def value(self) -> Any:
-        """As Python has it: a tuple, or one number."""
-        return self.items[0] if self.scalar else self.items
+        """As Python has it: one number, or lists in lists."""
+        return self.array.tolist()
 
     @property
     def known(self) -> bool:
         """Whether all elements are plain numbers."""
-        return all(isinstance(i, int) for i in self.items)
+        return all(isinstance(i, (int, float)) for i in self.items)
+
+    @property
+    def info(self) -> Info:
+        constant = torch.tensor(self.value, dtype=DTYPES[self.element]) if self.known else None
+        return Info(self.element, self.array.shape, constant, self)
 
 
 def leaf(function: F) -> F:
@@ -174,7 +199,7 @@ def info_of(x: Any) -> Info:
     if isinstance(x, torch.Tensor):
         return Info(None, tuple(x.shape), x)
     if isinstance(x, Sizes):
-        return Info(7, () if x.scalar else (len(x.items),), torch.tensor(x.value) if x.known else None, x)
+        return x.info
     if isinstance(x, fx.Proxy):
         found: Info = x.node.meta.get("onnx", Info())
         return found
@@ -200,8 +225,10 @@ def dtype_of(x: Any) -> torch.dtype | None:
     """The torch dtype, None where unknown."""
     if isinstance(x, torch.Tensor):
         return x.dtype
-    element = info_of(x).element
-    return None if element is None else DTYPES.get(element)
+    info = info_of(x)
+    if info.constant is not None:
+        return info.constant.dtype
+    return None if info.element is None else DTYPES.get(info.element)
 
 
 def sizes_of(x: Any) -> Sizes | None:

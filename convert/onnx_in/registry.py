@@ -38,7 +38,7 @@ class Rule:
 
 
 _RULES: dict[tuple[str, str], dict[int, Rule]] = {}
-_SIZE_RULES: dict[str, Function] = {}
+_SIZE_RULES: dict[str, SizeRule] = {}
 
 
 def rule(*ops: str, since: int = 1, domain: str = "") -> Callable[[Function], Function]:
@@ -60,15 +60,28 @@ def rule(*ops: str, since: int = 1, domain: str = "") -> Callable[[Function], Fu
     return enter
 
 
-def size_rule(*ops: str) -> Callable[[Function], Function]:
-    """Enter a function that computes these ops on `Sizes` (integers known while lowering). Called like a rule when all
-    operands are Sizes or integer constants; it returns NotImplemented for what it leaves to the rule."""
+@dataclass(frozen=True)
+class SizeRule:
+    """any_input: it takes operands of any kind. run_time: and single integers that are known when it runs. count: it
+    has a keyword `count`, the number of the node's outputs."""
+
+    function: Function
+    any_input: bool
+    run_time: bool
+    count: bool
+
+
+def size_rule(*ops: str, any_input: bool = False, run_time: bool = False) -> Callable[[Function], Function]:
+    """Enter a function that computes these ops on `Sizes` (numbers known while lowering). Called like a rule when all
+    operands are Sizes or small constants, and not all constant; it returns NotImplemented for what it leaves to the
+    rule."""
 
     def enter(function: Function) -> Function:
+        count = "count" in inspect.signature(function).parameters
         for op in ops:
             if op in _SIZE_RULES:
                 raise ValueError(f"two size rules for {op}")
-            _SIZE_RULES[op] = function
+            _SIZE_RULES[op] = SizeRule(function, any_input, run_time, count)
         return function
 
     return enter
@@ -81,7 +94,7 @@ def find(domain: str, op: str, version: int) -> Rule | None:
     return None if since is None else versions[since]
 
 
-def find_size_rule(domain: str, op: str) -> Function | None:
+def find_size_rule(domain: str, op: str) -> SizeRule | None:
     return _SIZE_RULES.get(op) if domain == "" else None
 
 

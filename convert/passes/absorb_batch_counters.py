@@ -25,6 +25,7 @@ class AbsorbBatchCounters:
             node: f"{owned[node.args[3]].name.removesuffix('running_mean')}num_batches_tracked"
             for node in graph.nodes
             if node.op in BATCH_NORMS and isinstance(node.args[3], Value) and node.args[3] in owned
+            if node.args[5] is not False  # one that only reads the statistics counts nothing
         }
         counted = set(counters.values()) & {m.buffer for m in graph.mutations}
         read = {v for n in graph.nodes for v in n.inputs} | {o for o in graph.outputs if isinstance(o, Value)}

@@ -23,7 +23,7 @@ from isomorph.parity.compare import canonical
 from isomorph.parity.covered import not_checked
 from isomorph.parity.drawing import strategies
 from isomorph.parity.ledger import Ledger
-from isomorph.parity.pair import Pair, line_of
+from isomorph.parity.pair import QUIET, Pair, draws_itself, line_of, vary
 from isomorph.parity.runners.base import Request, Runner
 from isomorph.parity.runners.spec import WorkerError
 from isomorph.parity.stages import Example
@@ -37,7 +37,6 @@ STATISTICS = ("mean", "energy", "variance", "covariance")
 PERMUTATIONS = 8000  # two of them are the share of LEVEL that one statistic has
 EARLY, EXCEEDED = 250, 8  # permutations after which a statistic is let go that more than so many of them exceed
 ELEMENTS = 2048  # of the outputs, taken at random where there are more
-QUIET = 1e-3  # an element that varies less, relative to the scale of its output, is taken not to be random
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def judge_dropout(pair: Pair, ledger: Ledger, coverage: dict[str, Any]) -> None:
             continue
         request = replace(example.request, backward=False, cotangents=None, draws=None, dropout=True)
         try:
-            if not pair.original.respond(request).draws:
+            if not _draws(pair.original, request):
                 _judge_quiet(pair, ledger, example, request)
             elif draws < 2:
                 not_checked(coverage, f"the law of random draws in {mode} mode", f"level {pair.settings.level!r}")
@@ -131,23 +130,20 @@ def judge_dropout(pair: Pair, ledger: Ledger, coverage: dict[str, Any]) -> None:
             ledger.reject("raised", "signature", "call", f"{line_of(error)} (drawing itself)", mode, example.case)
 
 
+def _draws(original: Runner, request: Request) -> bool:
+    """Whether the original draws, as it recorded or, where it cannot, as another seed shows."""
+    if original.about().replays:
+        return bool(original.respond(request).draws)
+    return draws_itself(original, request)
+
+
 def _judge_quiet(pair: Pair, ledger: Ledger, example: Example, request: Request) -> None:
     """Where the original draws nothing, another seed must change nothing: dropout is the identity in eval mode."""
     answers = [pair.converted.respond(replace(request, seed=seed)).outputs for seed in (1, 2)]
     own = [pair.original.respond(replace(request, seed=seed)).outputs for seed in (1, 2)]
-    if not _vary(*own) and _vary(*answers):
+    if not vary(*own) and vary(*answers):
         message = "the converted model draws at random where the original does not"
         ledger.reject("random", "output", "all", message, request.mode, example.case)
-
-
-def _vary(first: tuple[Array, ...], second: tuple[Array, ...]) -> bool:
-    """Whether two runs differ by more than rounding."""
-    return any(
-        a.shape == b.shape
-        and a.dtype.kind == "f"
-        and float(np.max(yardstick.movement(a, b), initial=0.0)) > QUIET * max(yardstick.rms(a), 1e-300)
-        for a, b in zip(first, second, strict=False)
-    )
 
 
 def _judge_law(

@@ -55,7 +55,7 @@ class Correspondence:
     inexact. notes: what else to know. unmatched_original, unmatched_converted: parameters and buffers without a
     counterpart; ignored: integer ones among them (counters of batches, states of generators). contradictions: if there
     are any, nothing can be compared. infos, values: the original's parameters and buffers, and what they held.
-    buffers: which of them are buffers.
+    buffers: which of them are buffers. by_record: it is what a conversion recorded, and was not looked for.
     """
 
     inputs: tuple[InputMatch, ...] = ()
@@ -71,6 +71,7 @@ class Correspondence:
     infos: Mapping[str, ParameterInfo] = field(default_factory=dict, repr=False)
     values: Mapping[str, Array] = field(default_factory=dict, repr=False)
     buffers: frozenset[str] = frozenset()
+    by_record: bool = False
 
     @property
     def complete(self) -> bool:

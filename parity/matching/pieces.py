@@ -91,7 +91,7 @@ class WeightMatch:
     how: by what it was decided: "value" (no other place has these values), "sum" (of two), "neighbours" (other places
     have them, and the module's other parameters decide), "order" (nothing but its place in the list decides),
     "near" (equal but for a few elements, or for a little everywhere), "shape" (the values differ), "run" (runs of both
-    models with other values confirm it). note: what is unusual about it.
+    models with other values confirm it), "record" (a conversion recorded it). note: what is unusual about it.
     """
 
     original: str

@@ -75,8 +75,8 @@ class RandomTape(TorchDispatchMode):
 
     @staticmethod
     def _kind(op: str) -> str:
-        """Dropout is one kernel on CUDA, and a drawn mask on the CPU: the same draw."""
-        return "aten.bernoulli_.float" if op == "aten.native_dropout.default" else op
+        """Dropout is one kernel on CUDA, a drawn mask on the CPU, a site of a converted model: the same draw."""
+        return "aten.bernoulli_.float" if op in ("aten.native_dropout.default", "aten.dropout.default") else op
 
     def _put(self, func: Any, args: Any, drawn: torch.Tensor, result: Any, replay: Sequence[Recorded]) -> Any:
         index = len(self.draws)

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from isomorph.convert.errors import IsomorphError, UnsupportedError, UsageError, first_line
-from isomorph.convert.inputspec import NamedDim, parse_all
+from isomorph.convert.inputspec import InputSpec, NamedDim, parse_all
 from isomorph.parity.runners import keras_device
 from isomorph.parity.runners.arrays import Inputs, inputs_for, inputs_that_run, plain
 from isomorph.parity.runners.base import PortInfo, Request
@@ -26,7 +26,7 @@ from isomorph.parity.runners.keras_vjp import is_float
 from isomorph.parity.runners.spec import ModelSpec, Opened
 from isomorph.parity.tolerance import Array
 
-__all__ = ["Plain", "PlainRunner", "is_conversion", "open_conversion", "open_keras"]
+__all__ = ["Plain", "PlainRunner", "declared", "is_conversion", "load_file", "open_conversion", "open_keras"]
 
 METADATA = "isomorph.json"
 _UNKNOWN = re.compile(r"Could not locate (class|function) '([^']+)'")
@@ -188,6 +188,31 @@ def open_conversion(spec: ModelSpec) -> Opened:
     return Opened(KerasRunner(conversion, "own", spec.device, inputs.arrays), inputs.arrays, inputs.values)
 
 
+def load_file(path: str) -> Any:
+    """What a .keras or .h5 file holds: the Conversion, where isomorph wrote it, else the Keras model. UsageError: no
+    such file, one that Keras cannot load, or one whose code would have to be run."""
+    if not is_conversion(path):
+        return _loaded(path)
+    from isomorph.convert.conversion import load
+
+    return _keras_error(path, lambda: load(path))
+
+
+def declared(model: Any, specs: Sequence[InputSpec]) -> Any:
+    """What a model that does not declare its inputs is called with by `--input`, as `to_onnx` takes it; None for one
+    that does."""
+    if not specs or hasattr(model, "replay") or getattr(model, "inputs", None):
+        return None
+    given = {
+        s.name: keras.InputSpec(shape=tuple(None if isinstance(d, NamedDim) else d for d in s.dims), dtype=s.dtype)
+        for s in specs
+    }
+    if len(given) == 1:
+        return next(iter(given.values()))
+    names = [name for name in inspect.signature(model.call).parameters if name in given]
+    return tuple(given[name] for name in names) if len(names) == len(given) else given
+
+
 def is_conversion(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a .keras archive that isomorph wrote."""
     try:
@@ -218,7 +243,8 @@ def _keras_error(path: str, load: Any) -> Any:
             what = f"it holds the {unknown[1]} {unknown[2]!r}, which is not registered with Keras in this process"
             raise UsageError(f"{path}: {what}; name code that makes the model, pkg.module:callable") from error
         if "lambda" in str(error):
-            raise UsageError(f"{path}: refused, it holds a Python lambda, and loading it would run its code") from error
+            what = "refused, it holds a Python lambda, and loading it would run its code"
+            raise UsageError(f"{path}: {what}; name code that makes the model, pkg.module:callable") from error
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise UsageError(f"{path}: Keras cannot load it: {lines[0][:300]}") from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from isomorph.convert.errors import UsageError
+from isomorph.convert.onnx_in.proto import embed, graphs, nodes, open_model
 from isomorph.parity.runners.base import PortInfo
 
 __all__ = ["dtype_name", "exposed", "load", "ports", "precision", "widened"]
@@ -26,28 +26,8 @@ HELD = {"DequantizeLinear", "MatMulNBits", "MatMulBnb4"}
 def load(path: Path) -> Any:
     """The model with the data that lies beside it. UsageError: no such file, no ONNX model, or one that names data
     outside its own folder."""
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file")
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf raises several types
-        raise UsageError(f"{path} cannot be read as an ONNX model: {_first(error)}") from error
-    if not model.graph.node and not model.graph.output:
-        raise UsageError(f"{path} cannot be read as an ONNX model: it has no graph")
-    folder = path.parent.resolve()
-    for tensor in _tensors(model):
-        if tensor.data_location != TensorProto.EXTERNAL:
-            continue
-        location = next((e.value for e in tensor.external_data if e.key == "location"), "")
-        there = (folder / location).resolve()
-        if not location or Path(location).is_absolute() or not there.is_relative_to(folder):
-            raise UsageError(f"{path}: refused, its data lies outside its folder: {location!r}")
-        if not there.is_file():
-            raise UsageError(f"{path}: its data file {location} is missing")
-    try:
-        onnx.load_external_data_for_model(model, str(folder))
-    except Exception as error:
-        raise UsageError(f"{path}: its data cannot be read: {_first(error)}") from error
+    model = open_model(path)
+    embed(model, path.parent, str(path))
     return model
 
 
@@ -81,7 +61,7 @@ def dtype_name(element: int) -> str:
 
 def precision(model: Any) -> str:
     """What rounding the model may show, by its ops and by what its weights are stored in."""
-    ops = {node.op_type for node in _nodes(model)}
+    ops = {node.op_type for node in nodes(model)}
     stored = {t.data_type for t in model.graph.initializer}
     if ops & COMPUTED:
         return "int8"
@@ -98,13 +78,13 @@ def widened(model: Any) -> Any:
     """A copy with every float32 (and narrower) type as float64: weights, inputs, outputs, constants, casts, also inside
     subgraphs and functions. Constants keep their values."""
     wide = copy.deepcopy(model)
-    for graph in _graphs(wide):
+    for graph in graphs(wide):
         for tensor in graph.initializer:
             _widen_tensor(tensor)
         for value in (*graph.input, *graph.output):
             _widen_type(value.type)
         del graph.value_info[:]
-    for node in _nodes(wide):
+    for node in nodes(wide):
         for attribute in node.attribute:
             if attribute.name in DTYPE_ATTRIBUTES and attribute.type == onnx.AttributeProto.INT:
                 if attribute.i in NARROW and attribute.name != "stash_type":
@@ -144,42 +124,3 @@ def _widen_tensor(tensor: Any) -> None:
     if tensor.data_type in NARROW:
         array = numpy_helper.to_array(tensor).astype("float64")
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-
-
-def _graphs(model: Any) -> Iterator[Any]:
-    """The graph and every subgraph of its nodes."""
-    stack = [model.graph]
-    while stack:
-        graph = stack.pop()
-        yield graph
-        for node in graph.node:
-            stack += _subgraphs(node)
-
-
-def _nodes(model: Any) -> Iterator[Any]:
-    """Every node of the graph, its subgraphs and the model's own functions."""
-    for graph in _graphs(model):
-        yield from graph.node
-    for function in model.functions:
-        yield from function.node
-
-
-def _subgraphs(node: Any) -> list[Any]:
-    found = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
-    return found + [g for a in node.attribute if a.type == onnx.AttributeProto.GRAPHS for g in a.graphs]
-
-
-def _tensors(model: Any) -> Iterator[Any]:
-    for graph in _graphs(model):
-        yield from graph.initializer
-        for sparse in graph.sparse_initializer:
-            yield from (sparse.values, sparse.indices)
-    for node in _nodes(model):
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.TENSOR:
-                yield attribute.t
-            yield from attribute.tensors
-
-
-def _first(error: BaseException) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]

@@ -3,6 +3,7 @@ reference evaluator."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from isomorph.convert.errors import UnsupportedError, UsageError, one_line
+from isomorph.parity.matching.recorded import from_metadata
 from isomorph.parity.runners.arrays import FLOATS, ArrayRunner, inputs_for, inputs_that_run, nest_of, plain
 from isomorph.parity.runners.base import About, ModuleTrace, ParameterInfo, Request
 from isomorph.parity.runners.spec import ModelSpec, Opened
@@ -77,6 +79,12 @@ class OnnxRunner(ArrayRunner):
 
         return OnnxRunner(onnx_graph.widened(self._model), self._about, "float64", engine)
 
+    def index_bounds(self) -> Mapping[str, int]:
+        """See `Runner`: told from the graph."""
+        from isomorph.parity.runners.onnx_bounds import index_bounds
+
+        return index_bounds(self._model)
+
     def trace(self, request: Request) -> tuple[ModuleTrace, ...]:
         """Each node of the main graph in its order, under its name, or that of its first output."""
         from isomorph.parity.runners import onnx_graph
@@ -97,13 +105,14 @@ class OnnxRunner(ArrayRunner):
 
 
 def open_onnx(spec: ModelSpec) -> Opened:
-    """A .onnx file. UsageError: ONNX Runtime is not installed, no such file, no model that it can run, data outside the
-    model's folder, or inputs that do not fit."""
+    """A .onnx file, an onnx.ModelProto or an OnnxExport. UsageError: ONNX Runtime is not installed, no such file, no
+    model that it can run, data outside the model's folder, or inputs that do not fit."""
     runtime = _runtime()
     from isomorph.parity.runners import onnx_graph
 
-    path = Path(str(spec.target))
-    model = onnx_graph.load(path)
+    is_file = isinstance(spec.target, str | os.PathLike)
+    path = spec.target if is_file else "the ONNX model"
+    model = onnx_graph.load(Path(spec.target)) if is_file else getattr(spec.target, "proto", spec.target)
     held = {t.name for t in model.graph.initializer}
     inputs = inputs_for(spec, onnx_graph.ports(v for v in model.graph.input if v.name not in held))
     outputs = onnx_graph.ports(model.graph.output)
@@ -122,7 +131,8 @@ def open_onnx(spec: ModelSpec) -> Opened:
     inputs = inputs_that_run(spec, inputs, lambda arrays: own.respond(Request(arrays, "eval", backward=False)))
     engine, reason = _float64(model, about, inputs.arrays)
     about = _with_float64(about, engine, reason)
-    return Opened(OnnxRunner(model, about), inputs.arrays, inputs.values)
+    record = from_metadata({entry.key: entry.value for entry in model.metadata_props})
+    return Opened(OnnxRunner(model, about), inputs.arrays, inputs.values, record)
 
 
 def session(model: Any, device: str, engine: str, optimise: bool = True) -> Any:

@@ -3,7 +3,8 @@
     model.pt2, model.keras, model.tflite, model.onnx, DIR with saved_model.pb     files
     hf:DIR, timm:NAME, torchvision:NAME                                           sources of torch modules
     pkg.module:callable, path/to/file.py:callable                                 code that makes a model, or is one
-    a torch module, (module, args[, kwargs]), a Conversion, a Keras model, a function from arrays to arrays
+    a torch module, (module, args[, kwargs]), a Conversion, a TorchConversion, an OnnxExport or onnx.ModelProto, a Keras
+    model, a function from arrays to arrays
 
 Each framework is imported by its own opener, when a model of it is opened.
 """
@@ -46,6 +47,7 @@ OPENERS: Mapping[str, str] = {
     "onnx": f"{_RUNNERS}.onnx_runner:open_onnx",
     "saved_model": f"{_RUNNERS}.saved_model:open_saved_model",
     "torch": f"{_RUNNERS}.open_torch:open_torch",
+    "torch_conversion": f"{_RUNNERS}.torch_conversion:open_torch_conversion",
 }
 SUFFIXES = {".pt2": "exported", ".keras": "keras", ".h5": "keras", ".tflite": "litert", ".onnx": "onnx"}
 SCHEMES = ("hf", "timm", "torchvision")
@@ -127,6 +129,10 @@ def kind_of_object(target: Any) -> str:
         return "torch"
     if hasattr(target, "weights") and hasattr(target, "replay"):
         return "conversion"
+    if hasattr(target, "weights") and hasattr(target, "module") and hasattr(target, "inputs"):
+        return "torch_conversion"
+    if hasattr(getattr(target, "proto", target), "opset_import"):
+        return "onnx"
     if callable(target) and not isinstance(target, type):
         return "function"
     raise UsageError(

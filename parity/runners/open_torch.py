@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
@@ -16,7 +17,7 @@ from isomorph.parity.runners.base import About, PortInfo
 from isomorph.parity.runners.spec import ModelSpec, Opened
 from isomorph.parity.runners.torch_runner import Call, TorchRunner, dtype_name, example_leaves, to_numpy
 
-__all__ = ["open_torch"]
+__all__ = ["in_dtype", "open_torch"]
 
 Sizes = dict[str, tuple[int, int | None]]
 T = TypeVar("T")
@@ -127,3 +128,13 @@ def _named(port: str, found: Mapping[str, T]) -> T | None:
     **kwargs of `forward` take bears no prefix."""
     dotted = re.sub(r"\['?(\w+)'?\]", r".\1", port)
     return found.get(dotted) or found.get(dotted.partition(".")[2])
+
+
+def in_dtype(module: torch.nn.Module, example: Any, dtype: str) -> tuple[torch.nn.Module, Any]:
+    """Copies of a module and of the example that it takes in a floating dtype."""
+    wanted = getattr(torch, dtype)
+
+    def cast(leaf: Any) -> Any:
+        return leaf.to(wanted) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() else leaf
+
+    return copy.deepcopy(module).to(wanted), torch.utils._pytree.tree_map(cast, example)

@@ -166,7 +166,8 @@ def _portable(spec: ModelSpec, folder: Path) -> tuple[dict[str, Any], bytes | No
     if not isinstance(spec.target, str) and kind_of_object(spec.target) in ("keras", "conversion"):
         spec = replace(spec, target=_written(spec, folder / "model.keras"))
     plain = {f.name: getattr(spec, f.name) for f in fields(spec)}
-    plain.update(python=None, isolate=False, device=device.in_child(spec.device), inputs=tuple(spec.inputs))
+    plain.update(recorded=None, python=None, isolate=False)
+    plain.update(device=device.in_child(spec.device), inputs=tuple(spec.inputs))
     objects = {name: plain.pop(name) for name in ("target", "example") if not isinstance(plain[name], str | None)}
     if not objects:
         return plain, None

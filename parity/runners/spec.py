@@ -27,7 +27,8 @@ class ModelSpec:
     a Conversion, a Keras model, a function from arrays to arrays. inputs: `--input` texts. example: inputs the model
     accepts, as a caller gave them. device: "cpu", "cuda" or "cuda:N". backend: Keras' backend; another one than this
     process has needs a worker. python: another interpreter for the worker. isolate: a worker in any case. timeout: the
-    seconds one request may take in a worker. memory: the bytes of address space a worker may have.
+    seconds one request may take in a worker. memory: the bytes of address space a worker may have. recorded: what a
+    conversion recorded of the two models (`matching.recorded.Recorded`), where the model does not bring it itself.
     """
 
     target: Any
@@ -41,13 +42,16 @@ class ModelSpec:
     isolate: bool = False
     timeout: float = 600.0
     memory: int | None = None
+    recorded: Any = None
 
 
 @dataclass(frozen=True)
 class Opened:
     """A model that can be asked. example: inputs it accepts, flat, in its own order and layout; None where none is
-    known. values: input name -> inclusive bounds of its values that the user declared."""
+    known. values: input name -> inclusive bounds of its values that the user declared. recorded: what the conversion
+    that made it recorded (`matching.recorded.Recorded`)."""
 
     runner: Runner
     example: tuple[Array, ...] | None = None
     values: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    recorded: Any = None

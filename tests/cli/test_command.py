@@ -37,7 +37,7 @@ BAD_ARGUMENTS: dict[str, tuple[tuple[str, ...], str]] = {
     "abbreviated option": ((*CONVERT, "-o", "m.keras", "--verif", "none"), "unrecognized arguments"),
     "wrong dtype": ((*CONVERT, "-o", "m.keras", "--dtype", "float31"), "--dtype: invalid choice: 'float31'"),
     "wrong layout": ((*CONVERT, "-o", "m.keras", "--layout", "nhwc"), "--layout: invalid choice: 'nhwc'"),
-    "wrong target": ((*CONVERT, "-o", "m.keras", "--to", "onnx"), "--to: invalid choice: 'onnx'"),
+    "wrong target": ((*CONVERT, "-o", "m.keras", "--to", "jax"), "--to: invalid choice: 'jax'"),
     "wrong seed": ((*CONVERT, "-o", "m.keras", "--seed", "-1"), "--seed: '-1' is not a whole number"),
     "suffix": ((*CONVERT, *SPEC, "-o", "model.h5"), "the name must end in .keras"),
     "no suffix": ((*CONVERT, *SPEC, "-o", "model"), "the name must end in .keras"),

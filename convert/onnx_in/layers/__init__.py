@@ -1,27 +1,60 @@
-"""Nodes that are real layers of torch: which function tries to make one, by domain and op."""
+"""Nodes that are real layers of torch: which function recognises one, by domain and op.
+
+    @layer("Conv")
+    def conv(m: Match) -> Call | None: ...
+
+modules.py asks them before the graph is lowered, and puts one node of domain `isomorph.module` in the place of what they
+recognise; `find` tells the lowering how to record that node's call.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
-__all__ = ["find", "layer"]
+__all__ = ["CALL", "MODULE", "find", "layer", "load_layers", "recogniser"]
 
+MODULE, CALL = "isomorph.module", "Call"  # domain and op of the node that calls a module
 _LAYERS: dict[tuple[str, str], Callable[..., Any]] = {}
 
 
-def layer(op: str, domain: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Enter a function `f(site, *operands, **attributes) -> tuple | None`: what the node gives, or None where it is no
-    layer and the rule serves. Raises ValueError on a second one for the same op."""
+def layer(*ops: str, domain: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Enter a function `f(match) -> Call | None` for these ops. Raises ValueError on a second one for the same op."""
 
     def enter(function: Callable[..., Any]) -> Callable[..., Any]:
-        if (domain, op) in _LAYERS:
-            raise ValueError(f"two layers for {domain or 'ai.onnx'}.{op}")
-        _LAYERS[domain, op] = function
+        for op in ops:
+            if (domain, op) in _LAYERS:
+                raise ValueError(f"two layers for {domain or 'ai.onnx'}.{op}")
+            _LAYERS[domain, op] = function
         return function
 
     return enter
 
 
-def find(domain: str, op: str) -> Callable[..., Any] | None:
+def recogniser(domain: str, op: str) -> Callable[..., Any] | None:
+    """Who may recognise a layer at this op."""
     return _LAYERS.get((domain, op))
+
+
+def load_layers() -> None:
+    """Import every file of this folder."""
+    for module in iter_modules(__path__):
+        import_module(f"{__name__}.{module.name}")
+
+
+def find(domain: str, op: str) -> Callable[..., Any] | None:
+    """What records this node's call in the lowering: f(site, *operands) -> tuple."""
+    return _call if (domain, op) == (MODULE, CALL) else None
+
+
+def _call(site: Any, *operands: Any) -> tuple[Any, ...]:
+    call = site.node.meta["call"]
+
+    def module(*args: Any) -> Any:
+        return site.lowering.call_module(call.name, call.module, args)
+
+    if call.around is not None:
+        return tuple(call.around(module, *operands))
+    return (module(*operands),)

@@ -1,0 +1,89 @@
+"""Names in torch: dotted, each part a legal attribute, none used twice. """
+
+from __future__ import annotations
+
+import ast
+import keyword
+import re
+from typing import Any
+
+import torch
+
+from .provenance import LAYER
+
+__all__ = ["LEAVES", "Names", "anonymous", "scope_of", "split"]
+
+# What exporters call the weights of a layer; any other last part of a name belongs to the layer's own name.
+LEAVES = frozenset(
+    "weight bias kernel gamma beta moving_mean moving_variance running_mean running_var mean var embeddings W B R w b "
+    "scale alpha recurrent_kernel depthwise_kernel pointwise_kernel num_batches_tracked".split()
+)
+RESERVED = frozenset(dir(torch.nn.Module())) | {"constants"}
+SCOPES = "pkg.torch.onnx.name_scopes"
+_ANONYMOUS = re.compile(r"(onnx::\w+|val_?\d*|_?v?\d+|(?:.*[/.])?_?const(?:ant)?\w*|.*Constant.*|.*__\d+|lifted_tensor_\d+)", re.I)
+_WRAPPERS = ("StatefulPartitionedCall", "PartitionedCall", "__main__")
+
+
+def split(name: str) -> list[str]:
+    """The parts of a path with slashes or dots, as legal attribute names. A colon's number (":0") is dropped."""
+    parts = [re.sub(r"\W", "_", p) for p in re.split(r"[/.]", re.sub(r":\d+$", "", name)) if p]
+    return [_legal(p) for p in parts if p not in _WRAPPERS]
+
+
+def _legal(part: str) -> str:
+    return f"{part}_" if keyword.iskeyword(part) or part in RESERVED else part
+
+
+def anonymous(name: str) -> bool:
+    """Whether an exporter made up the name of this value."""
+    return not name or _ANONYMOUS.fullmatch(name) is not None
+
+
+def scope_of(node: Any) -> str:
+    """The dotted path of the module that a node was in, as its exporter wrote it; "" where nothing says."""
+    path = node.metadata_props.get(LAYER)
+    if path:
+        return ".".join(split(path))
+    scopes = node.metadata_props.get(SCOPES)
+    if scopes:
+        try:
+            found = ast.literal_eval(scopes)
+            return ".".join(split(str(found[-2]))) if len(found) > 1 else ""
+        except (ValueError, SyntaxError, IndexError, TypeError, RecursionError, MemoryError):
+            return ""
+    parts = split(node.name or "")
+    if parts and re.match(rf"{re.escape(node.op_type)}(_?\d+|_quant)?$|\w*Conv\dD\w*$|MatMul\w*$|BiasAdd\w*$|FusedBatchNorm\w*$", parts[-1]):
+        parts = parts[:-1]
+    return ".".join(parts) if len(parts) > 1 or (node.name or "").startswith("/") else ""
+
+
+class Names:
+    """The names that are given. A parameter has no children, and a name is given once."""
+
+    def __init__(self) -> None:
+        self.leaves: set[str] = set()
+        self.inner: set[str] = set()
+
+    def is_free(self, name: str) -> bool:
+        parts = name.split(".")
+        above = {".".join(parts[:i]) for i in range(1, len(parts))}
+        return name not in self.leaves and name not in self.inner and not above & self.leaves
+
+    def take(self, name: str) -> str:
+        """Give this name. Its parts above become modules."""
+        parts = name.split(".")
+        self.inner |= {".".join(parts[:i]) for i in range(1, len(parts))}
+        self.leaves.add(name)
+        return name
+
+    def free(self, name: str) -> str:
+        """A free name made from this one, which is given."""
+        parts = name.split(".")
+        for i in range(len(parts) - 1):
+            while ".".join(parts[: i + 1]) in self.leaves:
+                parts[i] += "_"  # a parameter has that name
+        base = found = ".".join(parts)
+        number = 1
+        while not self.is_free(found):
+            found, number = f"{base}_{number}", number + 1
+        return self.take(found)

@@ -1,0 +1,122 @@
+"""Layers that torch.nn lacks. They are in no file but by name, so that a module can be pickled and exported."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+__all__ = [
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "FrozenBatchNorm",
+    "GaussianDropout",
+    "GaussianNoise",
+    "SharedAlphaDropout",
+    "SharedDropout",
+]
+
+
+class _PopulationVariance(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation whose running variance moves by the batch's own variance (divided by n), as ONNX's and Keras'
+    does; torch's moves by the estimate for the population (divided by n - 1)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self._check_input_dim(x)
+        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        if not self.training:
+            return nn.functional.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, False, self.momentum, self.eps
+            )
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        with torch.no_grad():
+            axes = [0, *range(2, x.dim())]
+            variance, mean = torch.var_mean(x.detach(), axes, correction=0)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
+        return nn.functional.batch_norm(x, None, None, self.weight, self.bias, True, self.momentum, self.eps)
+
+
+class BatchNorm1d(_PopulationVariance, nn.BatchNorm1d):
+    """nn.BatchNorm1d on (n, c) or (n, c, l), moving by the population variance."""
+
+
+class BatchNorm2d(_PopulationVariance, nn.BatchNorm2d):
+    """nn.BatchNorm2d on (n, c, h, w), moving by the population variance."""
+
+
+class BatchNorm3d(_PopulationVariance, nn.BatchNorm3d):
+    """nn.BatchNorm3d on (n, c, d, h, w), moving by the population variance."""
+
+
+class FrozenBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation by the running statistics in both modes: Keras' with `trainable` off."""
+
+    def _check_input_dim(self, input: torch.Tensor) -> None:
+        """Any rank will do."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+
+
+class GaussianNoise(nn.Module):
+    """Adds noise of this standard deviation in train mode."""
+
+    def __init__(self, stddev: float) -> None:
+        super().__init__()
+        self.stddev = stddev
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.randn_like(x) * self.stddev if self.training else x
+
+    def extra_repr(self) -> str:
+        return f"stddev={self.stddev}"
+
+
+class _Random(nn.Module):
+    """p: the share that is dropped. axes: along these all places share one draw."""
+
+    def __init__(self, p: float, axes: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.p, self.axes = p, axes
+
+    def drawn(self, x: torch.Tensor) -> torch.Tensor:
+        """A tensor like x, of size 1 along `axes`."""
+        return x.new_empty([1 if i in self.axes else size for i, size in enumerate(x.shape)])
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}" + (f", axes={self.axes}" if self.axes else "")
+
+
+class GaussianDropout(_Random):
+    """Multiplies by noise of mean 1 and standard deviation sqrt(p / (1 - p)) in train mode."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.p == 0:
+            return x
+        return x * (1 + torch.randn_like(self.drawn(x)) * (self.p / (1 - self.p)) ** 0.5)
+
+
+class SharedDropout(_Random):
+    """Dropout of whole stretches along `axes`."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.p == 0:
+            return x
+        if self.p == 1:
+            return x * 0
+        return x * (torch.rand_like(self.drawn(x)) >= self.p) / (1 - self.p)
+
+
+class SharedAlphaDropout(_Random):
+    """nn.AlphaDropout of whole stretches along `axes`: keeps mean and variance of what SELU gives.
+    https://arxiv.org/abs/1706.02515"""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.p == 0:
+            return x
+        low = -1.6732632423543772 * 1.0507009873554805
+        keep = torch.rand_like(self.drawn(x)) >= self.p
+        a = ((1 - self.p) * (1 + self.p * low**2)) ** -0.5
+        return a * torch.where(keep, x, low) - a * low * self.p

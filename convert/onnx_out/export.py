@@ -1,0 +1,99 @@
+"""`OnnxExport`: a checked ONNX model and what is known of it. What `to_onnx` returns."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from isomorph.convert.errors import UsageError
+
+__all__ = ["LIMIT", "OnnxExport"]
+
+LIMIT = 2**31 - 1  # bytes of a protobuf message
+ALIGNED = 4096  # a tensor in the data file begins at a multiple, so that it can be mapped
+SMALL = 1024  # bytes up to which a tensor stays in the model file
+
+
+@dataclass
+class OnnxExport:
+    """proto: onnx.ModelProto with every variable as an initializer under its Keras path.
+
+    report: "variables" (how many), "opset", "versions", "nodes", "transposes", "markers" (ops kept whole, by kind),
+    "train_only" (layers that act in train mode and were not kept), "parity" (against Keras), "seconds" by stage.
+    """
+
+    proto: Any
+    report: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: str | os.PathLike[str], external_data: bool | None = None) -> None:
+        """Write a `.onnx` file, whole or not at all; with `external_data` (None: only above 2 GB) the large tensors go
+        to `<name>.onnx.data` beside it. UsageError: the path cannot be written."""
+        path = Path(path)
+        if path.suffix != ".onnx":
+            raise UsageError(f"{path}: the model is written as an .onnx file; give a name that ends in .onnx")
+        if path.is_dir():
+            raise UsageError(f"{path}: is a folder")
+        if not path.parent.is_dir():
+            raise UsageError(f"{path}: the folder {path.parent} does not exist")
+        try:
+            folder = tempfile.mkdtemp(prefix=f".{path.stem}-", dir=path.parent)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
+        try:
+            write(self.proto, Path(folder) / path.name, external_data)
+            data = Path(folder) / f"{path.name}.data"
+            if data.exists():  # first, so that the model file never names data that is not there
+                os.replace(data, path.with_name(data.name))
+            os.replace(Path(folder) / path.name, path)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(folder)
+
+
+def write(proto: Any, path: Path, external_data: bool | None = None) -> None:
+    """The proto at `path`, and its large tensors at `<path>.data` where asked for or needed. `proto` stays as it is."""
+    outside = sum(len(t.raw_data) for t in proto.graph.initializer) if external_data is None else 0
+    if external_data or outside > LIMIT - 2**24 or (external_data is None and proto.ByteSize() > LIMIT):
+        proto = _beside(proto, path.with_name(f"{path.name}.data"))
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _beside(proto: Any, path: Path) -> Any:
+    """A copy of the proto whose large initializers lie in the file `path`."""
+    import onnx
+
+    light = onnx.ModelProto()
+    for name, value in proto.ListFields():
+        if name.name != "graph":
+            _copy(light, name.name, value)
+    for name, value in proto.graph.ListFields():
+        if name.name != "initializer":
+            _copy(light.graph, name.name, value)
+    with open(path, "wb") as file:
+        for old in proto.graph.initializer:
+            new = light.graph.initializer.add()
+            if len(old.raw_data) <= SMALL:
+                new.CopyFrom(old)
+                continue
+            file.write(b"\0" * (-file.tell() % ALIGNED))
+            new.name, new.data_type, new.data_location = old.name, old.data_type, onnx.TensorProto.EXTERNAL
+            new.dims.extend(old.dims)
+            for key, text in (("location", path.name), ("offset", file.tell()), ("length", len(old.raw_data))):
+                new.external_data.add(key=key, value=str(text))
+            file.write(old.raw_data)
+    return light
+
+
+def _copy(message: Any, name: str, value: Any) -> None:
+    target = getattr(message, name)
+    if hasattr(target, "MergeFrom"):  # repeated or a message
+        target.MergeFrom(value)
+    else:
+        setattr(message, name, value)

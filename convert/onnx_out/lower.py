@@ -1,0 +1,110 @@
+"""TensorFlow's graph to ONNX nodes by tf2onnx, which says nothing to the user and whose omissions are errors here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from isomorph.convert.errors import UnsupportedError, one_line
+
+from . import draws  # noqa: F401  registers its handlers
+from .handlers import HANDLERS
+from .markers import DOMAIN
+from .native import DOCS, MARKERS, PLAIN_DROPOUT, permuted
+from .quiet import quiet
+from .trace import Traced
+
+__all__ = ["MAX_OPSET", "lower"]
+
+MAX_OPSET = 18  # the newest that tf2onnx writes
+ANY_ORDER = ("HardSigmoid", "HardSwish", "Gelu", "Mish", "Softsign", "ThresholdedRelu", "Celu")
+
+
+def lower(traced: Traced, opset: int = MAX_OPSET, optimise: bool = True) -> Any:
+    """A ModelProto whose graph inputs are the model's inputs and all variables that it reads. optimise: whether tf2onnx
+    takes out the transposes, casts and constants that nothing needs.
+
+    UnsupportedError: ops without a translation, all at once, each with its count and one place where it stands.
+    """
+    import tensorflow as tf
+    import tf2onnx
+
+    inputs = [t for t in (*traced.inputs.values(), *traced.variables.values()) if t is not None]
+    with quiet() as said, tf.device("/cpu:0"), tf.Graph().as_default() as graph:
+        try:
+            tf.import_graph_def(traced.graph, name="")
+            made = _translated(graph, traced, opset, inputs, said)
+            made = _optimised(made) if optimise else made
+            proto = made.make_model("isomorph")
+        except UnsupportedError:
+            raise
+        except Exception as error:  # tf2onnx raises nearly every type
+            raise UnsupportedError(f"tf2onnx {tf2onnx.__version__} fails on the graph: {one_line(error)}") from error
+    return proto
+
+
+def _translated(graph: Any, traced: Traced, opset: int, inputs: list[str], said: list[str]) -> Any:
+    import onnx
+    from tf2onnx.tfonnx import process_tf_graph
+
+    made = process_tf_graph(
+        graph,
+        continue_on_error=True,
+        opset=opset,
+        custom_op_handlers={**HANDLERS, **MARKERS},
+        extra_opset=[onnx.helper.make_opsetid(DOMAIN, 1)],
+        input_names=inputs,
+        output_names=list(traced.outputs.values()),
+    )
+    made.delete_unused_nodes(made.outputs)  # such as the key that a random op no longer reads
+    _require_translated(made, said)
+    return made
+
+
+def _optimised(graph: Any) -> Any:
+    """tf2onnx's optimisers, without the one that takes an Einsum apart into a dozen nodes."""
+    from tf2onnx import optimizer
+    from tf2onnx.optimizer import TransposeOptimizer
+
+    class Transposes(TransposeOptimizer):  # type: ignore[misc]
+        """Also past activations, dropout and noise."""
+
+        def _initialize_handlers(self) -> None:
+            super()._initialize_handlers()
+            self._handler_map |= dict.fromkeys(ANY_ORDER, self._simple_through_handler)
+            self._handler_map |= dict.fromkeys((PLAIN_DROPOUT, *DOCS), self._our_own)
+
+        def _our_own(self, transpose: Any, node: Any) -> bool:
+            perm = list(transpose.get_attr_value("perm"))
+            if node.domain != DOMAIN or not self._simple_through_handler(transpose, node):
+                return False
+            permuted(node, perm)
+            return True
+
+    chosen = dict(optimizer._get_optimizers())
+    del chosen["einsum_optimizer"]
+    chosen["optimize_transpose"] = Transposes
+    return optimizer.optimize_graph(graph, catch_errors=True, optimizers=chosen)
+
+
+def _require_translated(graph: Any, said: list[str]) -> None:
+    """Every node must be an ONNX op by now; tf2onnx leaves what it cannot translate in the graph."""
+    import onnx.defs
+
+    found: dict[str, list[str]] = {}
+
+    def walk(g: Any) -> None:
+        for node in g.get_nodes():
+            known = node.domain not in ("", "ai.onnx") or onnx.defs.has(node.type)
+            if node.is_graph_input() or node.type in ("Placeholder", "Const") or (known and node.skip_conversion):
+                pass
+            elif not known or node.domain.startswith("ai.onnx.converters"):
+                found.setdefault(node.type, []).append(node.name)
+            for body in node.get_body_graphs().values() if node.get_body_graphs() else ():
+                walk(body)
+
+    walk(graph)
+    if found:
+        ops = tuple(f"{op} ({len(names)}, at {names[0]})" for op, names in sorted(found.items()))
+        why = next((text for text in said if text.startswith("Failed to convert")), "")
+        text = f"no ONNX translation for TensorFlow ops: {', '.join(ops)}"
+        raise UnsupportedError(f"{text}; {why}" if why else text, ops)

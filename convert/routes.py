@@ -1,5 +1,5 @@
 """The way from one format to another. Formats are nodes, converters edges; the way is the cheapest chain of them.
-Standard library only, and networkx when a way is looked for.
+Loads the standard library only; networkx when a way is looked for.
 
     torch --to_keras--> keras --to_onnx--> onnx --to_torch--> torch
 """
@@ -42,7 +42,7 @@ class Format:
 @dataclass(frozen=True)
 class Converter:
     """One step. cost: each step may lose something, so that fewer are better. home: the function that does it. keeps:
-    what arrives as it was. options: those of `isomorph convert` that it takes. extra: of the package, that it needs."""
+    what arrives as it was. options: those of `isomorph convert` that it takes. needs: packages of the extra "onnx"."""
 
     source: str
     target: str
@@ -50,7 +50,7 @@ class Converter:
     home: str
     keeps: tuple[str, ...]
     options: tuple[str, ...]
-    extra: str | None = None
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,9 @@ class Route:
 FORMATS: Mapping[str, Format] = {
     f.name: f
     for f in (
-        Format("torch", "PyTorch", (".pt2",), (".pt2", ".safetensors")),
         Format("keras", "Keras", (".keras", ".h5"), (".keras",)),
         Format("onnx", "ONNX", (".onnx",), (".onnx",)),
+        Format("torch", "PyTorch", (".pt2",), (".pt2", ".safetensors")),
     )
 }
 SCHEMES = ("hf", "timm", "torchvision")  # of sources that are torch modules
@@ -107,7 +107,8 @@ CONVERTERS = (
         ("weights", "layout", "mode", "dtype", "batchnorm"),
     ),
     Converter(
-        "keras", "onnx", 1.0, "isomorph.convert.onnx_out.api:to_onnx", (*_TRAINS, "free axes"), ("opset",), "onnx"
+        "keras", "onnx", 1.0, "isomorph.convert.onnx_out.api:to_onnx", (*_TRAINS, "free axes"), ("opset",),
+        ("tf2onnx", "onnxruntime"),
     ),
     Converter(
         "onnx", "torch", 1.0, "isomorph.convert.onnx_in.api:to_torch", (*_TRAINS, "free axes"),

@@ -42,10 +42,10 @@ def check(
     """Compare two models: outputs, gradients of every float input and every trainable parameter, buffers, training.
 
     Args:
-        original, converted: a torch module, a Conversion, a Keras model or a function from arrays to arrays; the path
-            of a .pt2, .keras, .onnx or .tflite file or of a SavedModel directory; "module:callable" or any other source
-            of `isomorph convert`; or a `ModelSpec`, which also says where and how to run it. Objects are bit-identical
-            afterwards.
+        original, converted: a torch module, a Conversion, TorchConversion or OnnxExport, a Keras model, an
+            onnx.ModelProto or a function from arrays to arrays; the path of a .pt2, .keras, .onnx or .tflite file or of
+            a SavedModel directory; "module:callable" or any other source of `isomorph convert`; or a `ModelSpec`, which
+            also says where and how to run it. Objects are bit-identical afterwards.
         inputs: example inputs that the original accepts: a tensor, a tuple of arguments, a dict of keyword arguments,
             or (args, kwargs); or a list of `--input` texts such as "x=float32[b,3,h=64..512,w]". None takes the
             conversion's own example, or makes one up from what the models declare.

@@ -305,7 +305,10 @@ def fail(error: BaseException, streams: Console, in_json: bool) -> int:
 
 
 def gap_document(gap: Any) -> dict[str, Any]:
-    """An unsupported op (isomorph.convert.support.Missing) as it stands in JSON; `where` holds its first places."""
+    """An unsupported op (isomorph.convert.support.Missing, or a text) as it stands in JSON; `where` holds its first
+    places."""
+    if isinstance(gap, str):
+        return {"op": gap, "count": 1, "where": []}
     return {"op": gap.op, "count": gap.count, "where": [str(origin) for origin in gap.origins]}
 
 

@@ -33,6 +33,7 @@ ROUTED = (
     "opset",
     "trainable",
 )  # options that are for some ways only
+TO_TORCH = "model.keras, model.h5, model.onnx, or pkg.module:callable that makes a Keras model"
 LAYOUTS = {"keras": ("keras", "torch"), "torch": ("torch", "source")}  # by the format of the step that takes it
 
 
@@ -91,15 +92,29 @@ def _route(options: argparse.Namespace) -> Route:
             raise UsageError(f"{option} {path}: that is SOURCE's own file")
     if source == target == "torch" and is_code(options.source):
         source = "keras"  # what the code makes must be a Keras model then
+    if source == target == "torch" and not options.source.endswith(".pt2") and ":" not in options.source:
+        raise UsageError(f"SOURCE {options.source!r} is not understood; to torch it is {TO_TORCH}")
     route = find(source, target)
     for option in ROUTED:
         if getattr(options, option) is not None and option not in route.options:
             raise UsageError(f"--{option} means nothing on the way {' -> '.join(route.formats)}")
+    _require(route, options.verify != "none")
     if options.layout is not None:
         allowed = LAYOUTS[route.options["layout"].target]
         if options.layout not in allowed:
             raise UsageError(f"--layout {options.layout}: to {route.target} it is {' or '.join(allowed)}")
     return route
+
+
+def _require(route: Route, verified: bool) -> None:
+    """UsageError: an optional package that the way, or its verification, needs is not installed."""
+    needed = [name for leg in route.legs for name in leg.needs]
+    if verified and "onnx" in route.formats:
+        needed.append("onnxruntime")
+    missing = [name for name in dict.fromkeys(needed) if find_spec(name) is None]
+    if missing:
+        way = " -> ".join(route.formats)
+        raise UsageError(f"{way} needs {', '.join(missing)}: pip install 'isomorph[onnx]'")
 
 
 def _convert(options: argparse.Namespace, route: Route, streams: Console, document: dict[str, Any]) -> tuple[int, str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from isomorph.convert.errors import UsageError
 from isomorph.convert.inputspec import parse_all
+from isomorph.convert.routes import source_format
 
 from .cli import gap_document
 from .cli_convert import resolve_mode
@@ -16,6 +18,10 @@ SCHEMA = "isomorph.ops/1"
 
 def run(options: argparse.Namespace, streams: Console) -> int:
     """Print the table, 0; or what SOURCE lacks, 0 when that is nothing and 3 otherwise."""
+    if options.onnx:
+        if options.source is not None:
+            raise UsageError("--onnx is the table of ONNX ops; it takes no SOURCE")
+        return _print_onnx(options.json, streams)
     if options.source is None:
         return _print_table(options.json, streams)
     return _print_missing(options, streams)
@@ -42,8 +48,39 @@ def _print_table(in_json: bool, streams: Console) -> int:
     return 0
 
 
+def _print_onnx(in_json: bool, streams: Console) -> int:
+    from isomorph.convert.onnx_in.registry import load_rules, rules
+
+    load_rules()
+    rows = [
+        {"domain": rule.domain or "ai.onnx", "op": rule.op, "since": rule.since, "family": _family(rule.function)}
+        for rule in rules()
+    ]
+    if in_json:
+        streams.json({"schema": SCHEMA, "status": "PASS", "exit_code": 0, "onnx": rows})
+        return 0
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("domain", "op", "since", "family"):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    streams.table(table)
+    ops = {(row["domain"], row["op"]) for row in rows}
+    streams.line(f"{len(ops)} ops have a rule; a model gets the newest one that is not above its opset")
+    return 0
+
+
+def _family(function: Any) -> str:
+    """The file that a rule is in."""
+    return str(function.__module__).rpartition(".")[2]
+
+
 def _print_missing(options: argparse.Namespace, streams: Console) -> int:
     specs = parse_all(options.input)
+    if source_format(options.source) != "torch":
+        raise UsageError(f"{options.source}: ops looks at PyTorch models; see ops --onnx for what ONNX may hold")
     from isomorph.convert.sources import load_source
 
     source = load_source(options.source, options.weights, specs, options.seed)

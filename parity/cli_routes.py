@@ -43,7 +43,7 @@ def _document() -> dict[str, Any]:
         "converters": [
             {
                 "from": c.source, "to": c.target, "by": c.home.replace(":", "."), "cost": c.cost,
-                "keeps": list(c.keeps), "options": list(c.options), "extra": c.extra,
+                "keeps": list(c.keeps), "options": list(c.options), "needs": list(c.needs),
             }
             for c in CONVERTERS
         ],

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from isomorph.convert.errors import IsomorphError, UnsupportedError, UsageError
+from isomorph.parity.covered import not_checked
 from isomorph.parity.drawing import strategies
 from isomorph.parity.drawing.strategies import Contract, InputSpec
 from isomorph.parity.ledger import Ledger
@@ -28,6 +29,7 @@ from isomorph.parity.matching.renamed import Renamed
 from isomorph.parity.pair import Pair, line_of
 from isomorph.parity.runners.base import About, PortInfo, Request, Runner
 from isomorph.parity.runners.open import open_runner
+from isomorph.parity.runners.rounding import rounds_inside
 from isomorph.parity.runners.spec import ModelSpec, Opened, WorkerError
 from isomorph.parity.settings import Settings
 from isomorph.parity.tolerance import Array
@@ -45,7 +47,8 @@ def prepare(
 
     The example comes from the specs, else from a conversion's own, else the original's own, else from the inputs that
     the second model declares.
-    The model that has float64 is the yardstick: if only the second one has it, the two change places.
+    The original is the yardstick, unless only the second one has float64, or can be measured better
+    (`_measures_better`): then the two change places, in the original's names.
 
     Raises:
         UsageError: a model cannot be opened, or no example can be made. WorkerError: a worker process died.
@@ -56,7 +59,7 @@ def prepare(
             opened.callback(other.runner.close)
         given = original.example if original.example is not None else converted.example
         if given is None and not original.inputs:
-            given = _held(original.target) or _held(converted.target)
+            given = _held(original.target) or (None if converted.recorded else _held(converted.target))
         first = _open_first(replace(original, example=given), other)
         opened.callback(first.runner.close)
         second = other or _told(replace(converted, inputs=converted.inputs or original.inputs), given, first.example)
@@ -149,17 +152,31 @@ def _pair(first: Opened, second: Opened, settings: Settings, ledger: Ledger, cov
         if by_record and not (about.gradients and there.gradients):
             recorded.compare_held(first.runner, runner, found, ledger)
     if settings.strict is None:
-        # what a runtime computes in float64 and where it answers at ties is its own, not the conversion's
+        # what a runtime computes in float64 and what it answers at ties is its own, not the conversion's
         ledger.strict = (there.mapped or by_record) and about.gradients and there.gradients
+        ledger.rounded = by_record
     contract = _contract(first, second, ports, bounds)
-    sides = first.runner, runner
-    wide = [_double(side) if settings.dtype != "own" or side is first.runner else None for side in sides]
+    swapped = by_record and _measures_better(there, about)
+    sides = (runner, first.runner) if swapped else (first.runner, runner)
+    wide = [_double(side) if settings.dtype != "own" or side is sides[0] else None for side in sides]
     if wide[0] is None and wide[1] is not None:
-        sides, wide = (runner, first.runner), [wide[1], None]
+        swapped, sides, wide = not swapped, sides[::-1], [wide[1], None]
+    if swapped and wide[1] is not None and example is not None and rounds_inside(wide[1], example):
+        wide[1] = None
+        not_checked(coverage, "structure in float64", f"the {about.format} model rounds to float32 inside all the same")
+    coverage["yardstick"] = "converted" if swapped else "original"
     return Pair(
         *sides, wide[0], wide[1] if settings.dtype != "own" else None, contract, sides[0].about().precision, settings,
-        backward=settings.backward and all(side.about().gradients for side in sides),
+        backward=settings.backward and all(side.about().gradients for side in sides), swapped=swapped,
     )  # fmt: skip
+
+
+def _measures_better(there: About, about: About) -> bool:
+    """Whether the second model is the better yardstick: torch can perturb what is computed inside, record its draws and
+    tell ties apart, and a runtime can do nothing of it."""
+    if about.format in ("torch", "exported"):
+        return False
+    return there.format == "torch" or (there.gradients and not about.gradients)
 
 
 def _recorded(first: Opened, second: Opened) -> Correspondence | None:

@@ -37,7 +37,7 @@ from isomorph.parity.judging.randomise import randomised
 from isomorph.parity.judging.special import judge_special
 from isomorph.parity.judging.teeth import bite
 from isomorph.parity.judging.training import judge_steps
-from isomorph.parity.ledger import WARNINGS_OF_OTHERS, Ledger
+from isomorph.parity.ledger import Ledger
 from isomorph.parity.pair import Pair, line_of
 from isomorph.parity.runners.spec import WorkerError
 from isomorph.parity.settings import Settings
@@ -129,7 +129,8 @@ class Exam:
                 if not about.gradients:
                     why = about.missing.get("gradients", f"{about.format} has none")
                     self._not_checked("gradients", f"the {side} model gives none ({why})")
-        if self.settings.dtype != "own" and not self._exact:
+        told = any(text.startswith("structure in float64") for text in self.coverage.get("not_checked", ()))
+        if self.settings.dtype != "own" and not self._exact and not told:
             self._not_checked("structure in float64", "one of the models cannot be run in float64")
         return modes
 
@@ -138,7 +139,8 @@ class Exam:
         state = (pair.original64 or pair.original).state()
         ignored = self.coverage.get("correspondence", {}).get("ignored", ())
         self._absent = {n: state[n] for n in pair.original.buffers() if n not in (*held, *ignored) and n in state}
-        check_signature(pair.original, pair.converted, self.ledger)
+        sides = (pair.converted, pair.original) if pair.swapped else (pair.original, pair.converted)
+        check_signature(*sides, self.ledger)
 
     def _stage(self, name: str, judge: Callable[[Pair, Ledger, dict[str, Any]], None], wanted: bool = True) -> None:
         """A stage of its own file. One that cannot be done says so, and is no reason to fail."""
@@ -180,8 +182,14 @@ class Exam:
     def _judge(self, pair: Pair, mode: str, case: Case, record: Ledger | None) -> engine.Failure | None:
         """One case through structure and precision: the first reason to reject it, or None. record: None while
         shrinking, when nothing is counted."""
-        again, ledger = record is None, record or Ledger(self.ledger.strict)
+        again, ledger = record is None, record or Ledger(self.ledger.strict, self.ledger.rounded)
+        known = len(pair.raised)
         example = pair.example(mode, case)
+        if pair.raised[known:]:
+            said = f"{pair.raised[known][2]}, on inputs that the original accepts"
+            ledger.reject("raised", "signature", "call", said, mode, case)
+            key = ("raised", "signature", "call")
+            return engine.Failure(key, case, also=frozenset({key}))
         if example is None:
             return None
         if not again:
@@ -193,7 +201,7 @@ class Exam:
         if self.settings.dtype != "float64" or not self._exact:
             narrow = self._own(pair, example, ledger, outcomes)
             outcomes |= {at: kind for at, kind in narrow.items() if kind not in AGREES or at not in outcomes}
-        keys = failures_in(outcomes, ledger.strict)
+        keys = failures_in(outcomes, ledger.excused)
         return engine.Failure(keys[0], example.case, also=frozenset(keys)) if keys else None
 
     def _float64(self, pair: Pair, example: Example, ledger: Ledger, again: bool, stage: str = "structure") -> Outcomes:
@@ -352,8 +360,8 @@ class Exam:
         return b"isomorph:" + hashlib.sha256("\n".join(said).encode()).digest()
 
 
-def failures_in(outcomes: Mapping[tuple[str, str], str], strict: bool) -> list[Key]:
+def failures_in(outcomes: Mapping[tuple[str, str], str], excused: frozenset[str]) -> list[Key]:
     """The outcomes that are reasons to reject: signature, outputs, buffers, then gradients."""
-    excused = AGREES if strict else AGREES | WARNINGS_OF_OTHERS
-    failing = [(kind, quantity, name) for (quantity, name), kind in outcomes.items() if kind not in excused]
+    agrees = AGREES | excused
+    failing = [(kind, quantity, name) for (quantity, name), kind in outcomes.items() if kind not in agrees]
     return sorted(failing, key=lambda key: QUANTITIES.get(key[1], 3))

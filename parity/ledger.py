@@ -54,12 +54,13 @@ class _Vote:
 class Ledger:
     """Collects findings and turns them into `Check`s and `Mismatch`es.
 
-    strict: whether kinks and leaks are mismatches; otherwise they are warnings.
+    strict: whether kinks and leaks are mismatches; otherwise they are warnings. rounded: leaks are warnings in any case,
+    as the float64 twin of one model has its constants as they were written, that of the other as float32 holds them.
     """
 
-    def __init__(self, strict: bool = True) -> None:
+    def __init__(self, strict: bool = True, rounded: bool = False) -> None:
         self.warnings: list[str] = []
-        self.strict = strict
+        self.strict, self.rounded = strict, rounded
         self.kinds: dict[str, int] = {}  # how often something was excused, by kind
         self._tallies: dict[tuple[str, str, str, str], _Tally] = {}
         self._mismatches: dict[tuple[str, str, str, str, str], Mismatch] = {}
@@ -70,6 +71,13 @@ class Ledger:
         )  # (mode, quantity, name) in which the original differs from itself
         self._kinks: dict[tuple[str, str, str, str], list[tuple[Finding, Case]]] = {}
         self._continuous: dict[tuple[str, str, str, str], _Vote] = {}
+
+    @property
+    def excused(self) -> frozenset[str]:
+        """The kinds of difference that are warnings."""
+        if not self.strict:
+            return WARNINGS_OF_OTHERS
+        return frozenset({"leak"}) if self.rounded else frozenset()
 
     def record(self, stage: str, quantity: str, name: str, mode: str, dtype: str, case: Case, finding: Finding) -> None:
         """Count a finding; in the precision stage a difference is a vote, elsewhere it is a mismatch at once."""
@@ -165,7 +173,7 @@ class Ledger:
         return sum(check.equal + check.failed for check in self.checks)
 
     def _merge(self, mismatch: Mismatch) -> None:
-        if mismatch.kind in WARNINGS_OF_OTHERS and not self.strict:
+        if mismatch.kind in self.excused:
             self.kinds[mismatch.kind] = self.kinds.get(mismatch.kind, 0) + 1
             self.warn(f"{mismatch.quantity} {mismatch.name}: {mismatch.kind} ({mismatch.mode})")
             return

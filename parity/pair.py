@@ -31,6 +31,8 @@ class Pair:
     backward: whether gradients are compared. refused: what the original would not run, and why. no_gradient: mode ->
     why the original cannot be differentiated in it. quiet: layers that drop or add noise are out of the way, as the
     converted model cannot be given the original's random draws. looked: examples on which that was asked by running.
+    swapped: `original` is the yardstick, and was given as the second model. raised: what it said (mode, case, line) of
+    inputs that the first one accepts: a finding.
     """
 
     original: Runner
@@ -45,6 +47,8 @@ class Pair:
     no_gradient: dict[str, str] = field(default_factory=dict)
     quiet: bool = False
     looked: int = 0
+    swapped: bool = False
+    raised: list[tuple[str, Case, str]] = field(default_factory=list)
 
     def example(self, mode: str, case: Case, backward: bool | None = None) -> Example | None:
         """The case on the original, its random draws and cotangents recorded; None where it refuses.
@@ -79,12 +83,24 @@ class Pair:
             except WorkerError:
                 raise
             except Exception as error:  # any exception of a foreign model: it refuses this input
+                if self.swapped and not pull and self._accepts(request):
+                    self.raised.append((mode, case, line_of(error)))
                 self.refused.append(f"{mode}, {case}: {line_of(error)}")
                 continue
             if pull != backward:
                 self.no_gradient[mode] = self.refused[-1]
             return example
         return None
+
+    def _accepts(self, request: Request) -> bool:
+        """Whether the model that was given as the original runs on these inputs."""
+        try:
+            self.converted.respond(replace(request, backward=False))
+        except WorkerError:
+            raise
+        except Exception:  # it refuses them, too
+            return False
+        return True
 
     def _draws_apart(self, example: Example) -> bool:
         """Whether each model draws for itself: the converted one cannot be given the original's draws, or the original
@@ -98,17 +114,17 @@ class Pair:
         return draws_itself(self.original, example.request)
 
     def _takes_draws(self, example: Example) -> bool:
-        """Whether the converted model draws what the original drew, in its order. A conversion of a torch module does, or
-        it is wrong; a torch module that was made from another model may draw in another way."""
-        if self.original.about().format in ("torch", "exported") or self.converted.about().format != "torch":
+        """Whether the converted model draws what the original drew, in its order. A conversion of a torch module does,
+        or it is wrong; a model that a torch module was made from may draw in another way."""
+        if not self.swapped:
             return True
         try:
-            self.converted.respond(replace(example.request, backward=False, cotangents=None))
+            got = self.converted.respond(replace(example.request, backward=False, cotangents=None))
         except WorkerError:
             raise
-        except Exception as error:  # what else it raises, the stages tell
-            return type(error).__name__ not in ("RandomReplayError", "UsageError")
-        return True
+        except Exception:  # it has other sites, or other shapes there
+            return False
+        return not vary(example.response.outputs, got.outputs)
 
     def close(self) -> None:
         """Give back what the runners hold outside this process."""

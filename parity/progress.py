@@ -6,7 +6,10 @@ import time
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-STAGES = ("start", "load", "capture", "passes", "layout", "emit", "verify", "write")
+STAGES = (
+    "start", "load", "capture", "passes", "layout", "emit", "trace", "keras", "lower", "finish", "read", "layers",
+    "verify", "write",
+)  # fmt: skip
 
 
 class Stages:

@@ -1,8 +1,10 @@
-"""isomorph: a PyTorch model becomes a trainable Keras model, and is proven equal.
+"""isomorph: a PyTorch model becomes a trainable Keras model, and back, by way of ONNX, and is proven equal.
 
 The whole public surface, loaded on first use: importing `isomorph` loads no framework and no numpy.
 
     conversion = isomorph.to_keras(module, (example,))   # -> Conversion (isomorph.convert.conversion)
+    conversion = isomorph.to_torch("model.keras")        # -> TorchConversion; also a keras.Model, a Conversion, .onnx
+    export = isomorph.to_onnx(model)                     # -> OnnxExport; a keras.Model, a Conversion, .keras
     verdict = isomorph.check(module, conversion)         # -> Verdict (isomorph.parity.verdict); any two models
     spec = isomorph.ModelSpec("model.keras", backend="jax")  # a model of a check, and where and how to run it
     conversion = isomorph.load("model.keras")            # what `conversion.save` or `isomorph convert` wrote
@@ -16,20 +18,40 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from isomorph.convert.api import to_keras
     from isomorph.convert.conversion import Conversion, load
+    from isomorph.convert.onnx_in.api import to_torch
+    from isomorph.convert.onnx_in.conversion import TorchConversion
+    from isomorph.convert.onnx_out.api import to_onnx
+    from isomorph.convert.onnx_out.export import OnnxExport
     from isomorph.parity.check import check
     from isomorph.parity.runners.spec import ModelSpec
     from isomorph.parity.verdict import Verdict
 
 __version__ = "0.1.0"
-__all__ = ["Conversion", "ModelSpec", "Verdict", "__version__", "check", "load", "to_keras"]
+__all__ = [
+    "Conversion",
+    "ModelSpec",
+    "OnnxExport",
+    "TorchConversion",
+    "Verdict",
+    "__version__",
+    "check",
+    "load",
+    "to_keras",
+    "to_onnx",
+    "to_torch",
+]
 
 _HOME = {
     "Conversion": "isomorph.convert.conversion",
     "ModelSpec": "isomorph.parity.runners.spec",
+    "OnnxExport": "isomorph.convert.onnx_out.export",
+    "TorchConversion": "isomorph.convert.onnx_in.conversion",
     "Verdict": "isomorph.parity.verdict",
     "check": "isomorph.parity.check",
     "load": "isomorph.convert.conversion",
     "to_keras": "isomorph.convert.api",
+    "to_onnx": "isomorph.convert.onnx_out.api",
+    "to_torch": "isomorph.convert.onnx_in.api",
 }
 
 

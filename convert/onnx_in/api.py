@@ -14,7 +14,9 @@ from isomorph.convert.weights import Transform
 from .conversion import TorchConversion, TorchWeight
 
 if TYPE_CHECKING:
+    from .lowering import Lowering
     from .modules import Modules
+    from .provenance import Origin
 
 __all__ = ["to_torch"]
 
@@ -35,8 +37,8 @@ def to_torch(
         .keras file or a Conversion, which become ONNX first.
     layout: "torch" gives image-like inputs and outputs channels first, and a model that was torch's its own order;
         "source" keeps the order of the source.
-    trainable: "auto" (what the file says; else what is a weight and no constant), "all" (every floating initializer that
-        does not say what an op does), "none".
+    trainable: "auto" (what the file says; else what is a weight and no constant), "all" (every floating initializer
+        that does not say what an op does), "none".
     dtype: the floating dtype of parameters and buffers; None keeps them.
     progress: told each stage's name as it begins.
 
@@ -62,13 +64,30 @@ def to_torch(
     modules.build()
     say("lower")
     lowering = Lowering(model.graph, dict(model.opset_imports), modules.initializers, root=modules.root)
-    module = lowering.program().eval()
+    module, structure = _nested(lowering, modules.origin, len(border[1]))
+    module = module.eval()
     if dtype is not None:
         import torch
 
         module = module.to(getattr(torch, dtype))
     say.done()
-    return _conversion(module, modules, border, report, dtype)
+    return _conversion(module, modules, border, structure, report)
+
+
+def _nested(lowering: Lowering, origin: Origin, count: int) -> tuple[Any, Any]:
+    """(the program, the structure that its result nests in, as the original's did)."""
+    from . import ports
+    from .program import Program
+
+    program = lowering.program()
+    structure, constants = origin.output_structure, origin.output_constants
+    tensors = [leaf for leaf in sorted(ports.leaves(structure)) if leaf not in constants]
+    if len(tensors) != count or structure in (None, 0):
+        return program, None if count != 1 else 0
+    output = next(node for node in lowering.graph.nodes if node.op == "output")
+    results = output.args[0] if count > 1 else (output.args[0],)
+    output.args = (ports.nest(structure, constants | dict(zip(tensors, results, strict=True))),)
+    return Program(lowering.root, lowering.graph), structure
 
 
 def _check_options(layout: str, trainable: str, dtype: str | None) -> None:
@@ -104,7 +123,11 @@ def _is_keras(source: Any) -> bool:
 
 
 def _conversion(
-    module: Any, modules: Modules, border: tuple[tuple[Port, ...], tuple[Port, ...]], report: dict[str, Any], dtype: str | None
+    module: Any,
+    modules: Modules,
+    border: tuple[tuple[Port, ...], tuple[Port, ...]],
+    structure: Any,
+    report: dict[str, Any],
 ) -> TorchConversion:
     import torch
 
@@ -119,7 +142,8 @@ def _conversion(
         "source": modules.origin.source or "onnx",
         "versions": {"torch": torch.__version__},
     }
-    return TorchConversion(module, *border, entries, modules.origin.output_structure, shapes, report)
+    constants = tuple(modules.origin.output_constants)
+    return TorchConversion(module, *border, entries, structure, constants, shapes, report)
 
 
 def _entries(module: Any, modules: Modules) -> tuple[TorchWeight, ...]:

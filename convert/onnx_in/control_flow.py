@@ -1,7 +1,8 @@
 """`If`, `Loop`, `Scan` and `SequenceMap` as modules over the programs of their bodies.
 
-Run plainly they are Python's control flow, through which gradients flow. Under torch.export, where a condition or a count
-is not known while tracing, they are torch's own operators (cond, while_loop, scan); otherwise the steps are unrolled.
+Run plainly they are Python's control flow, through which gradients flow. Under torch.export, where a condition or a
+count is not known while tracing, they are torch's own operators (cond, while_loop, scan); otherwise the steps are
+unrolled.
 A body takes its own inputs, then what it reads of the graph around it, and returns a tuple.
 """
 
@@ -53,7 +54,7 @@ class If(torch.nn.Module):
 
     def forward(self, condition: Any, *values: Any) -> Any:
         """condition: a bool, or a tensor of one. Returns the branch's outputs."""
-        if isinstance(condition, torch.Tensor) and (self.alike and torch.compiler.is_compiling() or _exporting()):
+        if isinstance(condition, torch.Tensor) and ((self.alike and torch.compiler.is_compiling()) or _exporting()):
             return torch.cond(condition.reshape(()), self._then, self._else, values)
         return (
             self.then_branch(*self._read(self.then_reads, values))
@@ -72,8 +73,8 @@ class If(torch.nn.Module):
 
 
 class Loop(torch.nn.Module):
-    """The body, which takes (step, condition, states ..., values read) and gives (condition, states ..., scan outputs ...),
-    until the count is reached or the condition is false.
+    """The body, until the count is reached or the condition is false. It takes (step, condition, states ..., values
+    read) and gives (condition, states ..., scan outputs ...).
 
     states: how many. stacked: the scan outputs. conditional: whether the body's condition may become false.
     """
@@ -84,8 +85,8 @@ class Loop(torch.nn.Module):
         self.states, self.stacked, self.conditional = states, stacked, conditional
 
     def forward(self, count: Any, condition: Any, *values: Any) -> Any:
-        """count: an int, an integer tensor, or None; condition: a bool tensor or None. Returns the last states and the scan
-        outputs."""
+        """count: an int, an integer tensor, or None; condition: a bool tensor or None. Returns the last states and the
+        scan outputs."""
         states, read = list(values[: self.states]), values[self.states :]
         like = next((v for v in values if isinstance(v, torch.Tensor)), None)
         if _exporting() and not self._unrolls(count, condition):
@@ -94,7 +95,7 @@ class Loop(torch.nn.Module):
         going = True if condition is None else condition
         outputs: list[list[torch.Tensor]] = [[] for _ in self.stacked]
         step = 0
-        while (count is None or step < count) and (condition is None and not self.conditional or bool(going)):
+        while (count is None or step < count) and ((condition is None and not self.conditional) or bool(going)):
             going, states, given = self._step(
                 _scalar(step, torch.int64, like), _scalar(going, torch.bool, like), states, read
             )
@@ -113,21 +114,20 @@ class Loop(torch.nn.Module):
 
     def _operator(self, count: Any, condition: Any, states: list[Any], read: Any, like: Any) -> Any:
         """The loop as one operator of torch: a scan over the steps, or a while loop without scan outputs."""
-        count = count.reshape(()).item() if isinstance(count, torch.Tensor) else count
-        if condition is None and not self.conditional:
+        if condition is None and not self.conditional and not isinstance(count, torch.Tensor):
             going = _scalar(True, torch.bool, like)
 
             def combine(carried: Any, step: Any) -> Any:
                 _, after, given = self._step(step, going, carried, read)
                 return after, given
 
-            torch._check(count > 0, lambda: "torch's scan takes no loop of no steps")
             steps = torch.arange(count, device=None if like is None else like.device)
             last, given = _scan(combine, states, steps)
             return (*last, *given)
         if self.stacked:
             raise NotImplementedError(
-                "a loop that ends by a condition and collects outputs has no operator in torch.export"
+                "torch.export has no operator for a loop that collects outputs "
+                "and whose number of steps is known at run time only"
             )
 
         def goes_on(step: Any, going: Any, *_: Any) -> Any:
@@ -137,7 +137,8 @@ class Loop(torch.nn.Module):
             going, after, _ = self._step(step, going, carried, read)
             return (step + 1, *_fresh((going.reshape(()), *after)))
 
-        going = _scalar(True if condition is None else condition, torch.bool, like).clone()
+        going = _scalar(True if condition is None else condition, torch.bool, like).reshape(()).clone()
+        count = count.reshape(()) if isinstance(count, torch.Tensor) else count
         return tuple(torch.while_loop(goes_on, run, (_scalar(0, torch.int64, like), going, *states))[2:])
 
 

@@ -46,9 +46,10 @@ class TorchConversion:
     """What `to_torch` returns.
 
     module: in eval mode. inputs, outputs: `Port.permutation` p says source array = torch array.transpose(p).
-    output_structure: how the module's result nests, with indices into `outputs` for leaves; None: flat. shapes: of the
-    initializers, by name. report: "layers" (by class), "functional" (how many nodes are none), "transposes",
-    "parameters" (numbers that train), "notes", "versions", "seconds".
+    output_structure: how the module's result nests, with numbers for leaves; None: flat. constant_outputs: the leaves
+    that are no tensors; the others are `outputs`, in order. shapes: of the initializers, by name. report: "layers" (by
+    class), "functional" (how many nodes are none), "transposes", "parameters" (numbers that train), "notes", "source",
+    "versions", "seconds".
     """
 
     module: Any
@@ -56,6 +57,7 @@ class TorchConversion:
     outputs: tuple[Port, ...] = ()
     weights: tuple[TorchWeight, ...] = ()
     output_structure: Any = None
+    constant_outputs: tuple[int, ...] = ()
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
 
@@ -111,11 +113,23 @@ class TorchConversion:
     # --------------------------------------------------------------------------------------------------- calling
     def flatten_outputs(self, result: Any) -> list[Any]:
         """What the module returned, as a flat list in the order of `outputs`."""
-        if isinstance(result, dict):
-            return [leaf for value in result.values() for leaf in self.flatten_outputs(value)]
-        if isinstance(result, (list, tuple)):
-            return [leaf for value in result for leaf in self.flatten_outputs(value)]
-        return [result]
+        found: dict[int, Any] = {}
+
+        def walk(structure: Any, value: Any) -> None:
+            if isinstance(structure, dict):
+                for key in structure:
+                    walk(structure[key], value[key])
+            elif isinstance(structure, (list, tuple)):
+                for inner, part in zip(structure, value, strict=True):
+                    walk(inner, part)
+            elif isinstance(structure, int) and structure not in self.constant_outputs:
+                found[structure] = value
+
+        structure = self.output_structure
+        if structure is None:
+            return list(result) if isinstance(result, (list, tuple)) else [result]
+        walk(structure, result)
+        return [found[leaf] for leaf in sorted(found)]
 
     def example(self, batch: int = 2, size: int = 8, seed: int = 0) -> tuple[Any, ...]:
         """Random inputs of the right dtypes and dims; `batch` for the first free dim, `size` for the others.
@@ -200,7 +214,9 @@ class TorchConversion:
         )
         names = list(getattr(self.module, "arguments", ()))
         try:
-            return torch.export.export(self.module, args, dynamic_shapes=dict(zip(names, shapes, strict=True)) if names else shapes)
+            return torch.export.export(
+                self.module, args, dynamic_shapes=dict(zip(names, shapes, strict=True)) if names else shapes
+            )
         except Exception as error:  # torch.export raises many types
             raise UsageError(f"torch.export does not take the module: {one_line(error)}") from error
 

@@ -1,4 +1,4 @@
-"""The model's initializers in torch: which are parameters, buffers or constants, and where each lies, in which layout."""
+"""The model's initializers in torch: which are parameters, buffers or constants, where each lies, and how."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ import torch
 
 from isomorph.convert.weights import Step, Transform
 
-from .moved import Box, array_of, follows, same_layout, shape_of, simplify
+from .moved import Box, array_of, same_layout, shape_of, simplify
 from .naming import anonymous
 from .operands import Info, Operand, leaf, tensor_of
 from .provenance import Origin, Variable
+from .tracing import follows
 
 if TYPE_CHECKING:
     from .lowering import Lowering
 
 __all__ = ["Held", "Initializers", "Piece", "classify", "initializers_of"]
 
+_WHOLLY = """Range QLinearConv QLinearMatMul ConvInteger MatMulInteger MelWeightMatrix Equal Greater GreaterOrEqual Less
+LessOrEqual Not And Or Xor IsNaN IsInf STFT DFT HannWindow DynamicQuantizeLinear Bernoulli"""
 # Operands that say what an op does, and are no weights: (op, which). None: all of them.
 STRUCTURAL: dict[str, frozenset[int] | None] = {
     "Clip": frozenset({1, 2}),
@@ -33,16 +36,11 @@ STRUCTURAL: dict[str, frozenset[int] | None] = {
     "OneHot": frozenset({2}),
     "QuantizeLinear": frozenset({1, 2}),
     "DequantizeLinear": frozenset({1, 2}),
-    "DynamicQuantizeLinear": None,
     "Dropout": frozenset({1, 2}),
     "NonMaxSuppression": frozenset({2, 3, 4}),
     "Trilu": frozenset({1}),
     "CumSum": frozenset({1}),
-    "Bernoulli": None,
-} | dict.fromkeys(
-    "Range QLinearConv QLinearMatMul ConvInteger MatMulInteger MelWeightMatrix Equal Greater GreaterOrEqual Less "
-    "LessOrEqual Not And Or Xor IsNaN IsInf STFT DFT HannWindow".split()
-)
+} | dict.fromkeys(_WHOLLY.split())
 STATISTICS = {"BatchNormalization": frozenset({3, 4})}
 WEIGHTS = {
     **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul", "DeformConv"), frozenset({1, 2})),
@@ -182,21 +180,27 @@ class Initializers:
             array = tensor.numpy()
             return array if array.dtype.kind in "OSU" else lowering.constant(tensor_of(array), int(tensor.dtype))
         held = self.held[value]
-        shape = shape_of(value)
-        pieces = [self._read(lowering, piece, shape, int(tensor.dtype)) for piece in held.pieces]
+        pieces = [self.read(lowering, held, piece) for piece in held.pieces]
         made: Any = pieces[0] if len(pieces) == 1 else _joined([p.part for p in held.pieces], pieces)
-        made.node.meta["onnx"] = Info(int(tensor.dtype), shape)
+        made.node.meta["onnx"] = Info(int(tensor.dtype), shape_of(value))
         return made
 
-    def _read(self, lowering: Lowering, piece: Piece, shape: tuple[int, ...], element: int) -> Any:
-        made: Any = lowering.attribute(piece.names[0], Info(element, tuple(piece.tensor.shape)))
-        for kind, argument, _ in Transform(piece.steps).inverse.steps:
+    def read(self, lowering: Lowering, held: Held, piece: Piece, steps: tuple[Step, ...] = ()) -> Any:
+        """A piece in the source's layout, or what further steps make of that."""
+        element, shape = int(held.value.dtype or 1), tuple(piece.tensor.shape)
+        made: Any = lowering.attribute(piece.names[0], Info(element, shape))
+        whole = simplify((*Transform(piece.steps).inverse.steps, *steps), shape)
+        for kind, argument, _ in whole:
             if kind == "transpose":
                 made = made.permute(*argument)
             elif kind == "reshape":
                 made = made.reshape(argument)
             else:
                 made = reordered(made, argument[0], argument[1:])
+        if whole:
+            made.node.meta["onnx"] = Info(
+                element, Transform(whole).to_keras(np.broadcast_to(np.zeros((), bool), shape)).shape
+            )
         return made
 
 
@@ -216,7 +220,10 @@ def _joined(parts: list[Box | None], pieces: list[Any]) -> Any:
     rows: dict[tuple[int, int], list[int]] = {}
     for i, part in enumerate(known):
         rows.setdefault(part[axis], []).append(i)
-    joined = [_joined([known[i] for i in rows[k]], [pieces[i] for i in rows[k]]) if len(rows[k]) > 1 else pieces[rows[k][0]] for k in sorted(rows)]
+    joined = [
+        _joined([known[i] for i in rows[k]], [pieces[i] for i in rows[k]]) if len(rows[k]) > 1 else pieces[rows[k][0]]
+        for k in sorted(rows)
+    ]
     return torch.cat(joined, axis)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import math
 import operator
 import re
 from collections.abc import Sequence
@@ -80,7 +81,7 @@ class Body:
         """As `lower`, with what is known of its inputs and outputs."""
         inner = Lowering(self.graph, self.outer.opsets, self.outer.initializers, self.outer)
         program = inner.program(as_tuple=True)
-        inputs, outputs = ([inner.operand(v) for v in values] for values in (self.graph.inputs, self.graph.outputs))
+        inputs, outputs = [inner.values[v] for v in self.graph.inputs], inner.results
         passed = tuple(next((i for i, x in enumerate(inputs) if x is y), None) for y in outputs)
         captured = tuple(outer for outer, _ in inner.captured.values())
         return Lowered(program, captured, tuple(map(info_of, inputs)), tuple(map(info_of, outputs)), passed)
@@ -94,8 +95,8 @@ class Body:
 
 @dataclass(frozen=True)
 class Lowered:
-    """A lowered subgraph. captured: the outer values that `program` takes after the graph's own inputs. passed: for each
-    output, the place of the input that it is, if it is one."""
+    """A lowered subgraph. captured: the outer values that `program` takes after the graph's own inputs. passed: for
+    each output, the place of the input that it is, if it is one."""
 
     program: Program
     captured: tuple[Any, ...]
@@ -122,6 +123,7 @@ class Lowering:
     def __post_init__(self) -> None:
         self.recorder = Recorder(self.graph, self.constant)
         self.taken: set[str] = set()
+        self.results: tuple[Any, ...] = ()
 
     # ------------------------------------------------------------------------------------------------------- the walk
     def program(self, as_tuple: bool = False) -> Program:
@@ -131,7 +133,7 @@ class Lowering:
         for name, value in zip(self.names, self.source.inputs, strict=True):
             self.values[value] = self._named(self.recorder.create_proxy("placeholder", name, (), {}), type_of(value))
         self.walk(self.source)
-        results = tuple(self.operand(v) for v in self.source.outputs)
+        results = self.results = tuple(self.operand(v) for v in self.source.outputs)
         self.graph.output(self.recorder.create_arg(results if as_tuple or len(results) != 1 else results[0]))
         self.graph.eliminate_dead_code(lambda n: n.op in ("placeholder", "output"))
         self._prune()
@@ -179,7 +181,7 @@ class Lowering:
         known = [None if x is None else constant_of(x) for x in operands]
         if any(x is not None and k is None for x, k in zip(operands, known, strict=True)):
             return None
-        if sum(k.numel() for k in known if k is not None) > FOLDED:
+        if sum(k.numel() for k in known if k is not None) > FOLDED or any(elements(v) > FOLDED for v in node.outputs):
             return None
         self.recording = False
         try:
@@ -251,10 +253,10 @@ class Lowering:
         """A value of the outer graph, in this one: what runs comes in through a placeholder, what is known is known."""
         if isinstance(found, list):
             return [self._received(x, name) for x in found]
-        found = as_sizes(found) or found
-        if isinstance(found, Sizes):
-            made = Sizes.of((self._received(i, "size") for i in found.items), found.element)
-            return Sizes(made.array.reshape(found.array.shape), found.element)
+        sizes = as_sizes(found)
+        if sizes is not None:
+            row = Sizes.of((self._received(i, "size") for i in sizes.items), sizes.element)
+            return Sizes(row.array.reshape(sizes.array.shape), sizes.element)
         if not isinstance(found, fx.Proxy):
             return found
         known = constant_of(found)
@@ -367,6 +369,11 @@ class Lowering:
 GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
+def elements(value: ir.Value) -> int:
+    """How many a value is known to have at least, before it is computed: a small file can ask for a large constant."""
+    return math.prod(d for d in type_of(value).shape or () if isinstance(d, int))
+
+
 def type_of(value: ir.Value) -> Info:
     """What the model and shape inference say of a value."""
     shape = None
@@ -384,7 +391,8 @@ def as_sizes(x: Any, run_time: bool = False) -> Sizes | None:
     info = info_of(x)
     element = None if info.constant is None else ELEMENTS.get(info.constant.dtype)
     if info.constant is not None and element is not None and info.constant.numel() <= SIZES:
-        flat = Sizes.of(info.constant.reshape(-1).tolist(), element)
+        items = info.constant.reshape(-1).tolist()
+        flat = Sizes.of((int(i) if isinstance(i, float) and i.is_integer() else i for i in items), element)
         return Sizes(flat.array.reshape(info.constant.shape), element)
     if run_time and info.element in (6, 7) and info.shape in ((), (1,)):
         return Sizes(Sizes.of((number(x),)).array.reshape(info.shape), info.element)

@@ -20,6 +20,7 @@ from .layers.match import Call, Match
 from .moved import Resolved, same_layout, shape_of
 from .naming import LEAVES, Names, anonymous, scope_of, split
 from .provenance import LAYER, Origin
+from .views import put_views
 
 __all__ = ["Modules"]
 
@@ -57,6 +58,8 @@ class Modules:
         for held in self.held.values():
             self._place(held)
         self._attach()
+        put_views(self.model.graph, self.held)
+        _drop_unread(self.model.graph)
         self.initializers = Initializers(self.held)
 
     # ---------------------------------------------------------------------------------------------------- recognising
@@ -77,7 +80,7 @@ class Modules:
         try:
             return int(onnx.defs.get_schema(node.op_type, opset, node.domain).since_version)
         except onnx.defs.SchemaError:
-            return opset
+            return int(opset)
 
     def _resolved(self, call: Call) -> Found | None:
         """Where the layer's state lies; None where it is not just moved, or parts of an initializer would be left."""
@@ -230,7 +233,8 @@ class Modules:
         if parts and not anonymous(held.name):
             return ".".join(parts)
         node = next((use.node for use in held.value.uses()), None)
-        leaf = "weight" if len(shape_of(held.value)) > 1 or node is None else "bias" if node.op_type in ("Add", "Sub") else "weight"
+        added = node is not None and node.op_type in ("Add", "Sub") and len(shape_of(held.value)) < 2
+        leaf = "bias" if added else "weight"
         scope = scope_of(node) if node is not None else ""
         return f"{scope}.{leaf}" if scope else leaf
 
@@ -241,8 +245,8 @@ class Modules:
         for held in self.held.values():
             for piece in held.pieces:
                 for name in piece.names:
-                    *path, last = name.split(".")
-                    owner = _submodule(self.root, path)
+                    parts = name.split(".")
+                    owner, last = _submodule(self.root, parts[:-1]), parts[-1]
                     if last in owner._parameters or last in owner._buffers:
                         continue
                     if held.kind == "parameter":
@@ -252,7 +256,7 @@ class Modules:
 
     def functional(self) -> int:
         """How many nodes of the outer graph are no layers."""
-        return sum(node.domain != layers.MODULE and not _is_idle(node) for node in self.model.graph)
+        return sum(node.domain != layers.MODULE and node.op_type != "Constant" for node in self.model.graph)
 
     def _rewrite(self, call: Call) -> None:
         """One node in the place of the call's."""
@@ -300,12 +304,13 @@ def _attach_module(root: torch.nn.Module, path: list[str], module: torch.nn.Modu
     """Add a layer; what an earlier layer's path put there moves into it."""
     owner = _submodule(root, path[:-1])
     before = owner._modules.get(path[-1])
-    for name, child in (before._modules.items() if before is not None else ()):
+    for name, child in before._modules.items() if before is not None else ():
         module.add_module(name, child)
     owner.add_module(path[-1], module)
 
 
-
-def _is_idle(node: ir.Node) -> bool:
-    """Whether nobody reads what a node makes, or it is a constant."""
-    return node.op_type == "Constant" or not any(v.uses() or v.is_graph_output() for v in node.outputs)
+def _drop_unread(graph: ir.Graph) -> None:
+    """Without the nodes whose results nobody reads: what brought weights into an op's layout."""
+    for node in reversed(list(graph)):
+        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            graph.remove(node, safe=True)

@@ -1,4 +1,4 @@
-"""Names in torch: dotted, each part a legal attribute, none used twice. """
+"""Names in torch: dotted, each part a legal attribute, none used twice."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from .provenance import LAYER
 __all__ = ["LEAVES", "Names", "anonymous", "scope_of", "split"]
 
 # What exporters call the weights of a layer; any other last part of a name belongs to the layer's own name.
-LEAVES = frozenset(
-    "weight bias kernel gamma beta moving_mean moving_variance running_mean running_var mean var embeddings W B R w b "
-    "scale alpha recurrent_kernel depthwise_kernel pointwise_kernel num_batches_tracked".split()
-)
+_LEAVES = """weight bias kernel gamma beta moving_mean moving_variance running_mean running_var mean var embeddings W
+B R w b scale alpha recurrent_kernel depthwise_kernel pointwise_kernel num_batches_tracked"""
+LEAVES = frozenset(_LEAVES.split())
 RESERVED = frozenset(dir(torch.nn.Module())) | {"constants"}
 SCOPES = "pkg.torch.onnx.name_scopes"
-_ANONYMOUS = re.compile(r"(onnx::\w+|val_?\d*|_?v?\d+|(?:.*[/.])?_?const(?:ant)?\w*|.*Constant.*|.*__\d+|lifted_tensor_\d+)", re.I)
+_ANONYMOUS = re.compile(
+    r"(onnx::\w+|val_?\d*|_?v?\d+|(?:.*[/.])?_?const(?:ant)?\w*|.*Constant.*|.*__\d+|lifted_tensor_\d+)", re.I
+)
 _WRAPPERS = ("StatefulPartitionedCall", "PartitionedCall", "__main__")
 
 
 def split(name: str) -> list[str]:
     """The parts of a path with slashes or dots, as legal attribute names. A colon's number (":0") is dropped."""
-    parts = [re.sub(r"\W", "_", p) for p in re.split(r"[/.]", re.sub(r":\d+$", "", name)) if p]
+    parts = [re.sub(r"\W", "_", p) for p in re.split(r"[/.]", _plain(name)) if p]
     return [_legal(p) for p in parts if p not in _WRAPPERS]
 
 
@@ -36,7 +37,12 @@ def _legal(part: str) -> str:
 
 def anonymous(name: str) -> bool:
     """Whether an exporter made up the name of this value."""
-    return not name or _ANONYMOUS.fullmatch(name) is not None
+    return not name or _ANONYMOUS.fullmatch(_plain(name)) is not None
+
+
+def _plain(name: str) -> str:
+    """Without TensorFlow's ":0"; of the names of fused ops, which TFLite joins by semicolons, the last."""
+    return re.sub(r":\d+$", "", name.rpartition(";")[2])
 
 
 def scope_of(node: Any) -> str:
@@ -52,7 +58,10 @@ def scope_of(node: Any) -> str:
         except (ValueError, SyntaxError, IndexError, TypeError, RecursionError, MemoryError):
             return ""
     parts = split(node.name or "")
-    if parts and re.match(rf"{re.escape(node.op_type)}(_?\d+|_quant)?$|\w*Conv\dD\w*$|MatMul\w*$|BiasAdd\w*$|FusedBatchNorm\w*$", parts[-1]):
+    if parts and re.match(
+        rf"{re.escape(node.op_type)}(_?\d+|_quant)?$|\w*Conv\dD\w*$|MatMul\w*$|BiasAdd\w*$|FusedBatchNorm\w*$",
+        parts[-1],
+    ):
         parts = parts[:-1]
     return ".".join(parts) if len(parts) > 1 or (node.name or "").startswith("/") else ""
 

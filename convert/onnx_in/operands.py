@@ -10,7 +10,7 @@ constant_of, shape_of, rank_of, dtype_of    what is known of an operand before i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -202,7 +202,8 @@ def info_of(x: Any) -> Info:
         return x.info
     if isinstance(x, fx.Proxy):
         found: Info = x.node.meta.get("onnx", Info())
-        return found
+        dims = x.node.meta.get("dims") if found.shape is None else None
+        return found if dims is None else replace(found, shape=tuple(d if isinstance(d, int) else None for d in dims))
     return Info()
 
 

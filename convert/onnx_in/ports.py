@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import onnx_ir as ir
 
 from isomorph.convert.conversion import Port
@@ -9,7 +12,7 @@ from isomorph.convert.conversion import Port
 from .provenance import Origin, PortOrigin
 from .transposes import Perm, cancel, inverse, perm_of, transposed
 
-__all__ = ["rearranged"]
+__all__ = ["leaves", "nest", "rearranged"]
 
 
 def rearranged(model: ir.Model, origin: Origin, layout: str) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
@@ -30,12 +33,12 @@ def rearranged(model: ir.Model, origin: Origin, layout: str) -> tuple[tuple[Port
             perm = _wanted(graph.inputs[i], origin, stated[0].get(name or ""))
             permutations[0][i] = perm
             if perm is not None:
-                _turn_input(graph, i, perm)
+                _turn_input(graph, i, perm, not origin.is_torch)
         for i, name in enumerate(names[1]):
             perm = _wanted(graph.outputs[i], origin, stated[1].get(name or ""))
             permutations[1][i] = perm
             if perm is not None:
-                _turn_output(graph, i, perm)
+                _turn_output(graph, i, perm, not origin.is_torch)
     cancel(graph)
     if layout == "torch" and not origin.is_torch:
         _take_back(graph, permutations)
@@ -69,30 +72,27 @@ def _order(values: list[ir.Value], stated: tuple[PortOrigin, ...]) -> None:
         values.extend(found)
 
 
-def _turn_input(graph: ir.Graph, i: int, perm: Perm) -> None:
+def _turn_input(graph: ir.Graph, i: int, perm: Perm, trial: bool = False) -> None:
     """A new input in torch's order, and a Transpose to what the graph reads."""
     old = graph.inputs[i]
     assert old.shape is not None
     new = ir.Value(name=old.name, type=old.type, shape=ir.Shape([old.shape[p] for p in inverse(perm)]))
     graph.inputs[i] = new
-    back = transposed(new, perm)
+    back = transposed(new, perm, trial=trial)
     old.replace_all_uses_with(back, replace_graph_outputs=True)
 
 
-def _turn_output(graph: ir.Graph, i: int, perm: Perm) -> None:
+def _turn_output(graph: ir.Graph, i: int, perm: Perm, trial: bool = False) -> None:
     old = graph.outputs[i]
-    graph.outputs[i] = transposed(old, inverse(perm))
+    graph.outputs[i] = transposed(old, inverse(perm), trial=trial)
 
 
 def _take_back(graph: ir.Graph, permutations: list[list[Perm | None]]) -> None:
     """The inputs and outputs that still need a transpose get their old order back."""
     for i, perm in enumerate(permutations[0]):
         value = graph.inputs[i]
-        # the transpose that was put there is read by somebody: the input was not channels first everywhere
-        if perm is not None and any(perm_of(u.node) is not None for u in value.uses()):
-            permutations[0][i] = None
-            _turn_input(graph, i, inverse(perm))
-        elif perm is not None and not value.uses():
+        # nobody reads it, or somebody reads the transpose that was put there: not channels first everywhere
+        if perm is not None and (not value.uses() or any(perm_of(u.node) is not None for u in value.uses())):
             permutations[0][i] = None
             _turn_input(graph, i, inverse(perm))
     for i, perm in enumerate(permutations[1]):
@@ -108,3 +108,24 @@ def _port(value: ir.Value, name: str, perm: Perm | None) -> Port:
         dims.append(d if isinstance(d, int) else d.value or f"{name}_{i}")
     dtype = value.dtype.name if value.dtype is not None else "object"
     return Port(name, {"FLOAT": "float32", "DOUBLE": "float64"}.get(dtype, dtype.lower()), tuple(dims), perm)
+
+
+# ------------------------------------------------------------------------------------------------- how results nest
+def leaves(structure: Any) -> list[int]:
+    """The leaf numbers of a structure of dicts, lists and tuples, in the order they stand in."""
+    if isinstance(structure, dict):
+        return [n for value in structure.values() for n in leaves(value)]
+    if isinstance(structure, (list, tuple)):
+        return [n for value in structure for n in leaves(value)]
+    return [structure] if isinstance(structure, int) else []
+
+
+def nest(structure: Any, results: Mapping[int, Any]) -> Any:
+    """The structure with results in the place of their numbers: lists become tuples, and a dict has its keys in the
+    order of their numbers."""
+    if isinstance(structure, dict):
+        keys = sorted(structure, key=lambda k: min(leaves(structure[k]), default=0))
+        return {k: nest(structure[k], results) for k in keys}
+    if isinstance(structure, (list, tuple)):
+        return tuple(nest(value, results) for value in structure)
+    return results.get(structure) if isinstance(structure, int) else None

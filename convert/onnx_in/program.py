@@ -20,8 +20,11 @@ _numbers = count()
 class Program(torch.nn.Module):
     """A graph of an ONNX model as a module. Parameters, buffers and submodules are those of `root`.
 
-    code: the Python source of forward. It is kept as text, so that the module can be copied, pickled and exported.
+    code: the Python source of forward. It is kept as text, so that the module can be copied, pickled and exported. (A
+    model may have a submodule of that name, which goes first.)
     """
+
+    code: str
 
     def __init__(self, root: torch.nn.Module, graph: fx.Graph) -> None:
         super().__init__()
@@ -29,7 +32,7 @@ class Program(torch.nn.Module):
             getattr(self, kind).update(getattr(root, kind))
         self._non_persistent_buffers_set |= root._non_persistent_buffers_set
         python = graph.python_code("self")
-        self.code: str = _tidy(python.src)
+        self._source: str = _tidy(python.src)
         self._names = {name: _address(value) for name, value in python.globals.items()}
         self._compile()
 
@@ -37,9 +40,17 @@ class Program(torch.nn.Module):
         """The forward of `code`. Its text is told to linecache: tracebacks and torch.compile show its lines."""
         scope = {name: _resolve(*address) for name, address in self._names.items()}
         file = f"<isomorph program {next(_numbers)}>"
-        linecache.cache[file] = (len(self.code), None, self.code.splitlines(keepends=True), file)
-        exec(compile(self.code, file, "exec"), scope)
+        linecache.cache[file] = (len(self._source), None, self._source.splitlines(keepends=True), file)
+        exec(compile(self._source, file, "exec"), scope)
         self.forward = MethodType(scope["forward"], self)  # the instance's own, so that its signature is the model's
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name != "code":
+                raise
+        return self.__dict__["_source"]
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)

@@ -23,7 +23,7 @@ class Variable:
     kind: str
     trainable: bool
     torch_names: tuple[str, ...] = ()
-    transform: Transform = Transform()
+    transform: Transform = field(default_factory=Transform)
     persistent: bool = True
 
 
@@ -44,7 +44,8 @@ class Origin:
     layers: dict[str, dict[str, Any]] = field(default_factory=dict)
     inputs: tuple[PortOrigin, ...] = ()
     outputs: tuple[PortOrigin, ...] = ()
-    output_structure: Any = None
+    output_structure: Any = None  # dicts, lists and the numbers of the leaves
+    output_constants: dict[int, Any] = field(default_factory=dict)  # leaves that are no tensors
     note: str = ""
 
     @property
@@ -66,7 +67,8 @@ def origin_of(properties: dict[str, str]) -> Origin:
             {str(path): dict(held) for path, held in data.get("layers", {}).items()},
             tuple(_port(p) for p in data.get("inputs", ())),
             tuple(_port(p) for p in data.get("outputs", ())),
-            data.get("output_structure"),
+            _structure(data.get("output_structure")),
+            {int(leaf): value for leaf, value in (data.get("output_constants") or {}).items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return Origin(note=f"what the file says of its origin cannot be read ({type(error).__name__}: {error})")
@@ -86,6 +88,16 @@ def _variable(data: dict[str, Any]) -> Variable:
         Transform.from_data(data.get("transform") or []),
         bool(data.get("persistent", True)),
     )
+
+
+def _structure(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {str(k): _structure(v) for k, v in data.items()}
+    if isinstance(data, list):
+        return [_structure(v) for v in data]
+    if data is not None and not isinstance(data, int):
+        raise ValueError("output_structure")
+    return data
 
 
 def _port(data: dict[str, Any]) -> PortOrigin:

@@ -22,7 +22,7 @@ from .types import UNKNOWN, require_types, type_name
 __all__ = ["NOTES", "read"]
 
 NOTES = "isomorph.notes"  # key of Model.meta: what is odd in a file that can still be used, a list of lines
-MAX_VALUE = 2**40  # bytes of one value whose shape is static: nothing that runs is larger
+MAX_VALUE = 2**40  # elements of one value whose shape is static: nothing that runs is larger
 SMALL = 1024  # elements of the largest initializer that shape inference is shown the values of
 
 
@@ -245,7 +245,8 @@ def _attach(model: ir.Model, held: dict[str, Any], folder: Path | None, order: l
     graph.inputs.extend(kept)
     found = {**{v.name: v for v in graph.initializers.values()}, **stand_ins}
     graph.initializers.clear()
-    for name in sorted(found, key={name: i for i, name in enumerate(order)}.get):  # type: ignore[arg-type]
+    place = {name: i for i, name in enumerate(order)}
+    for name in sorted(found, key=lambda n: place.get(n, len(place))):  # sparse ones last
         value = found[name]
         if name in held:
             value.const_value = ir.serde.deserialize_tensor(held[name])

@@ -22,8 +22,11 @@ class _PopulationVariance(nn.modules.batchnorm._BatchNorm):
     does; torch's moves by the estimate for the population (divided by n - 1)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self._check_input_dim(x)
-        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        self._check_input_dim(x)  # type: ignore[no-untyped-call]
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.momentum is not None
+        assert self.momentum is not None
         if not self.training:
             return nn.functional.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, False, self.momentum, self.eps
@@ -57,7 +60,9 @@ class FrozenBatchNorm(nn.modules.batchnorm._BatchNorm):
         """Any rank will do."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return nn.functional.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+        )
 
 
 class GaussianNoise(nn.Module):
@@ -106,7 +111,8 @@ class SharedDropout(_Random):
             return x
         if self.p == 1:
             return x * 0
-        return x * (torch.rand_like(self.drawn(x)) >= self.p) / (1 - self.p)
+        kept: torch.Tensor = x * (torch.rand_like(self.drawn(x)) >= self.p)
+        return kept / (1 - self.p)
 
 
 class SharedAlphaDropout(_Random):
@@ -118,5 +124,5 @@ class SharedAlphaDropout(_Random):
             return x
         low = -1.6732632423543772 * 1.0507009873554805
         keep = torch.rand_like(self.drawn(x)) >= self.p
-        a = ((1 - self.p) * (1 + self.p * low**2)) ** -0.5
-        return a * torch.where(keep, x, low) - a * low * self.p
+        a = float(((1 - self.p) * (1 + self.p * low**2)) ** -0.5)
+        return a * (torch.where(keep, x, low) - low * self.p)

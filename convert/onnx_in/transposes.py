@@ -14,17 +14,19 @@ from typing import Any
 
 import onnx_ir as ir
 
-from .moved import integers_of, trace
+from .one_axis import axes_of, constant_integers, replace_value, sink_unsqueezes
+from .tracing import integers_of, trace
 
 __all__ = ["cancel", "inverse", "perm_of", "transposed"]
 
 Perm = tuple[int, ...]
-ELEMENTWISE = frozenset(
-    "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast Ceil Celu Clip "
-    "Cos Cosh Div Dropout Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity IsInf IsNaN "
-    "LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or Pow PRelu Reciprocal Relu Round Selu Shrink Sigmoid "
-    "Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor".split()
-)
+_ELEMENTWISE = """Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor
+Cast Ceil Celu Clip Cos Cosh Div Dropout Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual
+HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul
+Neg Not Or Pow PRelu Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt
+Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor"""
+ELEMENTWISE = frozenset(_ELEMENTWISE.split())
+ON_TRIAL = "on trial"  # key of a node's meta
 ROUNDS = 50
 
 
@@ -42,9 +44,12 @@ def perm_of(node: ir.Node | None) -> Perm | None:
     return None if rank is None else tuple(range(rank))[::-1]
 
 
-def transposed(value: ir.Value, perm: Perm, before: ir.Node | None = None) -> ir.Value:
-    """A new value: this one with its axes permuted. The node is put behind the value's, at the front for an input."""
+def transposed(value: ir.Value, perm: Perm, before: ir.Node | None = None, trial: bool = False) -> ir.Value:
+    """A new value: this one with its axes permuted. The node is put behind the value's, at the front for an input.
+    trial: whether it counts as nothing when it is asked whether it pays to keep it."""
     node = ir.Node("", "Transpose", [value], [ir.AttrInt64s("perm", perm)])
+    if trial:
+        node.meta[ON_TRIAL] = True
     made: ir.Value = node.outputs[0]
     made.type, made.shape, made.name = value.type, _permuted(value, perm), f"{value.name}/transposed"
     producer, graph = value.producer(), value.graph
@@ -64,7 +69,7 @@ def cancel(graph: ir.Graph) -> None:
     """Until nothing is left to gain: merge neighbours, and turn regions of ops over to the order that their inputs had
     before they were transposed."""
     for _ in range(ROUNDS):
-        if not (_merge(graph) | _turn_one(graph)):
+        if not (_merge(graph) | _lift(graph) | sink_unsqueezes(graph) | _turn_one(graph)):
             return
 
 
@@ -78,10 +83,10 @@ def _merge(graph: ir.Graph) -> bool:
         before = perm_of(node.inputs[0].producer())
         source = node.inputs[0]
         if before is not None:
-            perm, source = tuple(before[p] for p in perm), source.producer().inputs[0]  # type: ignore[union-attr]
+            perm, source = tuple(before[p] for p in perm), source.producer().inputs[0]
             changed = True
         if list(perm) == sorted(perm):
-            _replace(node.outputs[0], source)  # type: ignore[arg-type]
+            replace_value(node.outputs[0], source)
             changed = True
         elif before is not None:
             node.replace_input_with(0, source)
@@ -90,23 +95,70 @@ def _merge(graph: ir.Graph) -> bool:
     return changed
 
 
-def _replace(old: ir.Value, new: ir.Value) -> None:
-    """Everyone who read `old` reads `new`; an output keeps its own value if `new` is an input or an output already."""
-    if old.is_graph_output() and (new.is_graph_output() or new.producer() is None):
-        node = old.producer()
-        assert node is not None
-        node.op_type = "Identity"
-        node.attributes.clear()
-        node.replace_input_with(0, new)
-        for use in list(old.uses()):
-            use.node.replace_input_with(use.idx, new)
-        return
-    old.replace_all_uses_with(new, replace_graph_outputs=True)
+def _lift(graph: ir.Graph) -> bool:
+    """A transpose behind an axis of size 1 that was put in moves before it; one before such an axis is taken away moves
+    behind that: so they meet others of their rank."""
+    changed = False
+    for node in list(graph):
+        axes = axes_of(node)
+        if (
+            axes is None
+            or node.inputs[0] is None
+            or _rank(node.outputs[0]) is None
+            or trace(node.outputs[0]) is not None
+        ):
+            continue
+        if node.op_type == "Unsqueeze":
+            for user in [u.node for u in node.outputs[0].uses()]:
+                perm = perm_of(user)
+                if perm is not None:
+                    new = {a % len(perm) for a in axes}
+                    own = _narrowed(perm, new)
+                    inner = transposed(node.inputs[0], own) if list(own) != sorted(own) else node.inputs[0]
+                    made = _with_axes("Unsqueeze", inner, sorted(perm.index(a) for a in new), user)
+                    replace_value(user.outputs[0], made)
+                    changed = True
+        else:
+            producer = node.inputs[0].producer()
+            perm = perm_of(producer)
+            if perm is not None and producer is not None and producer.inputs[0] is not None:
+                gone = {perm[a % len(perm)] for a in axes}
+                own = _narrowed(perm, gone)
+                inner = _with_axes("Squeeze", producer.inputs[0], sorted(gone), node)
+                replace_value(node.outputs[0], transposed(inner, own) if list(own) != sorted(own) else inner)
+                changed = True
+    _drop_unread(graph)
+    return changed
+
+
+def _narrowed(perm: Perm, gone: set[int]) -> Perm:
+    """The permutation without these axes of what it permutes."""
+    rest = [p for p in perm if p not in gone]
+    return tuple(sorted(rest).index(p) for p in rest)
+
+
+def _with_axes(op: str, value: ir.Value, axes: list[int], before: ir.Node) -> ir.Value:
+    """A new Squeeze or Unsqueeze of a value, put in front of a node."""
+    graph, dims = before.graph, list(value.shape or ())
+    assert graph is not None
+    held = constant_integers(axes)
+    node = ir.Node("", op, [value, held.outputs[0]])
+    if op == "Squeeze":
+        dims = [d for i, d in enumerate(dims) if i not in axes]
+    else:
+        for axis in axes:
+            dims.insert(axis, 1)
+    made = node.outputs[0]
+    made.type, made.shape, made.name = value.type, ir.Shape(dims), f"{value.name}/{op.lower()}"
+    graph.insert_before(before, [held, node])
+    return made
 
 
 def _drop_unread(graph: ir.Graph) -> None:
-    dead = [n for n in graph if perm_of(n) is not None and not n.outputs[0].uses() and not n.outputs[0].is_graph_output()]
-    graph.remove(dead, safe=True)
+    for node in reversed(list(graph)):
+        unread = not any(v.uses() or v.is_graph_output() for v in node.outputs)
+        if unread and node.op_type in ("Transpose", "Squeeze", "Unsqueeze", "Constant") and not node.domain:
+            graph.remove(node, safe=True)
 
 
 # ------------------------------------------------------------------------------------------------------------ regions
@@ -135,7 +187,11 @@ def _turn_one(graph: ir.Graph) -> bool:
     for region in list(_regions(graph)):
         perms = [perm_of(v.producer()) for v in region.incoming()]
         candidates = list(dict.fromkeys(p for p in perms if p is not None))
-        candidates += [inverse(q) for n, _, _ in region.outgoing() if (q := perm_of(n)) is not None and inverse(q) not in candidates]
+        candidates += [
+            inverse(q)
+            for n, _, _ in region.outgoing()
+            if (q := perm_of(n)) is not None and inverse(q) not in candidates
+        ]
         best = min(candidates, key=lambda p: _gain(region, p), default=None)
         if best is not None and _gain(region, best) < 0:
             _turn(region, best)
@@ -145,12 +201,12 @@ def _turn_one(graph: ir.Graph) -> bool:
 
 
 def _gain(region: Region, perm: Perm) -> int:
-    """How many transposes more there would be, if every value v of the region were kept as v' with v = v'.transpose(perm)."""
+    """How many transposes more there would be, if the region kept a value v' for each v, v = v'.transpose(perm)."""
     change = 0
     for value in region.incoming():
         if perm_of(value.producer()) == perm:
             inside = all(id(u.node) in set(map(id, region.nodes)) for u in value.uses())
-            change -= inside and not value.is_graph_output()
+            change -= _cost(value.producer()) if inside and not value.is_graph_output() else 0
         else:
             change += 1
     read = region.outgoing()
@@ -158,8 +214,13 @@ def _gain(region: Region, perm: Perm) -> int:
         mine = [(n, i) for n, i, v in read if v is value]
         undone = [n for n, _ in mine if perm_of(n) == inverse(perm)]
         rest = [n for n, _ in mine if perm_of(n) is None and not _absorbs(n, perm)]
-        change += bool(rest or value.is_graph_output()) - len(undone)
+        change += bool(rest or value.is_graph_output()) - sum(_cost(n) for n in undone)
     return change
+
+
+def _cost(node: ir.Node | None) -> int:
+    """What a Transpose counts: one put at the border on trial nothing."""
+    return 0 if node is None or ON_TRIAL in node.meta else 1
 
 
 def _turn(region: Region, perm: Perm) -> None:
@@ -213,12 +274,13 @@ def _constant_before(value: ir.Value, back: Perm, rank: int, node: ir.Node) -> i
         return value
     if len(found.shape) < rank:
         full = (1,) * (rank - len(found.shape)) + found.shape
-        shape = ir.Value(name=f"{value.name}/shape", const_value=ir.tensor(list(full)))
-        held = ir.Node("", "Constant", [], [ir.AttrTensor("value", ir.tensor(list(full)))])
-        held.outputs[0].type, held.outputs[0].shape = ir.TensorType(ir.DataType.INT64), ir.Shape([rank])
-        held.outputs[0].name = shape.name
+        held = constant_integers(list(full))
         new = ir.Node("", "Reshape", [value, held.outputs[0]])
-        new.outputs[0].type, new.outputs[0].shape, new.outputs[0].name = value.type, ir.Shape(full), f"{value.name}/full"
+        new.outputs[0].type, new.outputs[0].shape, new.outputs[0].name = (
+            value.type,
+            ir.Shape(full),
+            f"{value.name}/full",
+        )
         assert node.graph is not None
         node.graph.insert_before(node, [held, new])
         value = new.outputs[0]
@@ -257,7 +319,7 @@ def _turnable(node: ir.Node) -> int | None:
     reduces = node.op_type.startswith("Reduce") and _axes(node) is not None and _keeps(node)
     if not (node.op_type in ELEMENTWISE or node.op_type == "Concat" or reduces):
         return None
-    if "axis" in node.attributes and node.op_type != "Concat" or "broadcast" in node.attributes:
+    if ("axis" in node.attributes and node.op_type != "Concat") or "broadcast" in node.attributes:
         return None
     for value in _operands(node):
         if _rank(value) != rank and not _is_constant(value) and _rank(value) != 0:
@@ -320,8 +382,7 @@ def _move_axes(node: ir.Node, perm: Perm) -> None:
     if "axes" in node.attributes:
         node.attributes["axes"] = ir.AttrInt64s("axes", sorted(moved))
         return
-    held = ir.Node("", "Constant", [], [ir.AttrTensor("value", ir.tensor(sorted(moved)))])
-    held.outputs[0].type, held.outputs[0].shape = ir.TensorType(ir.DataType.INT64), ir.Shape([len(moved)])
+    held = constant_integers(sorted(moved))
     assert node.graph is not None
     node.graph.insert_before(node, held)
     node.replace_input_with(1, held.outputs[0])

@@ -17,7 +17,7 @@ from .export import OnnxExport
 __all__ = ["to_onnx"]
 
 Progress = Callable[[str], None]
-TF2ONNX_OPSET = 18  # what tf2onnx writes by itself
+OLDER = (21, 18)  # opsets to try where ONNX Runtime lacks a kernel of the newest
 
 
 def to_onnx(
@@ -56,7 +56,7 @@ def to_onnx(
     ports = {port.name: (port.dtype, d) for port, d in named}
     data = provenance(traced, ports, conversion)
     report |= {"versions": data["versions"], "train_only": train_only(model, traced), "tried": []}
-    plans = [(wanted, True), (wanted, False)] + ([(TF2ONNX_OPSET, True)] if opset is None else [])
+    plans = [(n, o) for n in (wanted, *(OLDER if opset is None else ())) for o in (True, False)]
     proto = _first(plans, lambda plan: _written(traced, ports, data, examples, plan, report, say), report["tried"])
     say.done()
     return OnnxExport(proto, report)
@@ -66,10 +66,15 @@ Plan = tuple[int, bool]  # opset, and whether tf2onnx optimises
 
 
 def _first(plans: list[Plan], make: Callable[[Plan], Any], tried: list[str]) -> Any:
-    """What the first plan gives that works; tf2onnx's optimisers can break a graph, and ONNX Runtime may lack the kernel
-    of an op's newest version. Where none does, the first one's error. tried: what was wrong with those before."""
+    """What the first plan gives that works; tf2onnx's optimisers can break a graph, and ONNX Runtime may lack the
+    kernel of an op's newest version. Where none does, the first one's error. tried: what was wrong with those before.
+    """
+    from .verify import NoKernelError
+
     first: IsomorphError | None = None
     for plan in plans:
+        if isinstance(first, NoKernelError) == (plan[0] == plans[0][0]) and first is not None:
+            continue  # another opset helps where a kernel is missing, and there alone
         try:
             return make(plan)
         except (UnsupportedError, UsageError):
@@ -99,7 +104,14 @@ def _written(
         proto = raised(proto, opset)
     say("finish")
     proto = finish(
-        proto, traced.inputs, traced.outputs, traced.variables, traced.arrays(), ports, traced.marks.layer_of, traced.name
+        proto,
+        traced.inputs,
+        traced.outputs,
+        traced.variables,
+        traced.arrays(),
+        ports,
+        traced.marks.layer_of,
+        traced.name,
     )
     set_provenance(proto, data)
     say("verify")

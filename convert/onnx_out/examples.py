@@ -169,11 +169,7 @@ def output_dims(traced: Traced, examples: list[Example]) -> list[Dims]:
                 dims.append(dim)
                 continue
             sizes = [e.outputs[i].shape[axis] for e in examples]
-            same = [
-                n for n in examples[0].sizes if all(e.sizes[n] == s for e, s in zip(examples, sizes, strict=True))
-            ]
+            same = [n for n in examples[0].sizes if all(e.sizes[n] == s for e, s in zip(examples, sizes, strict=True))]
             dims.append(same[0] if len(same) == 1 and len(examples) > 1 else f"{port.name}_{axis}")
         found.append(tuple(dims))
     return found
-
-

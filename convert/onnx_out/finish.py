@@ -1,7 +1,7 @@
 """From tf2onnx's nodes to the finished graph: public names, variables as initializers, the same bytes each time.
 
-tf2onnx numbers what it makes from a counter that runs on from model to model, and orders nodes by hashes. Here nodes are
-put into the order in which the outputs need them and named by the layer they came from.
+tf2onnx numbers what it makes from a counter that runs on from model to model, and orders nodes by hashes. Here nodes
+are put into the order in which the outputs need them and named by the layer they came from.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Names = Mapping[str, str | None]
 def finish(
     proto: Any,
     inputs: Names,
-    outputs: Names,
+    outputs: Mapping[str, str],
     variables: Names,
     values: Mapping[str, np.ndarray],
     ports: Mapping[str, tuple[str, tuple[int | str, ...]]],
@@ -36,9 +36,9 @@ def finish(
 ) -> Any:
     """A new ModelProto.
 
-    inputs, outputs, variables: public name to the tensor's name in `proto`, None where `proto` does not have it.
-    values: the variables' arrays by public name. ports: dtype and dims of every input and output; dims that are text are
-    free, and those of the same text equal. layer_of: the path of the layer from a node's name. name: the graph's.
+    inputs, outputs, variables: public name to the tensor's name in `proto`, None for what `proto` does not read.
+    values: the variables' arrays by public name. ports: dtype and dims of every input and output; dims that are text
+    are free, and those of the same text equal. layer_of: the path of the layer from a node's name. name: the graph's.
     """
     graph = proto.graph
     settled(graph)
@@ -49,12 +49,14 @@ def finish(
     known = {old: new for names in (inputs, variables) for new, old in names.items() if old is not None}
     made = onnx.GraphProto(name=name)
     writer = _Writer(known, {*inputs, *outputs, *variables}, layer_of)
-    wanted = {old: new for new, old in outputs.items() if old is not None}
+    wanted = {old: new for new, old in outputs.items()}
     writer.write(graph, made, wanted)
     for new, old in outputs.items():
         made.output.append(_value_info(new, *ports[new]))
         if writer.now[old] != new:  # an output that is an input, a variable, or another output
-            made.node.append(onnx.helper.make_node("Identity", [writer.now[old]], [new], name=writer.nodes(f"{new}/Identity")))
+            made.node.append(
+                onnx.helper.make_node("Identity", [writer.now[old]], [new], name=writer.nodes(f"{new}/Identity"))
+            )
     made.input.extend(_value_info(new, *ports[new]) for new in inputs)
     constants = list(made.initializer)
     del made.initializer[:]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from isomorph.convert.errors import UnsupportedError, one_line
+from isomorph.convert.errors import IsomorphError, UnsupportedError, one_line
 
-from . import draws  # noqa: F401  registers its handlers
+from . import draws, masks  # noqa: F401  they register their handlers
 from .handlers import HANDLERS
 from .markers import DOMAIN
 from .native import DOCS, MARKERS, PLAIN_DROPOUT, permuted
@@ -20,26 +20,27 @@ ANY_ORDER = ("HardSigmoid", "HardSwish", "Gelu", "Mish", "Softsign", "Thresholde
 
 
 def lower(traced: Traced, opset: int = MAX_OPSET, optimise: bool = True) -> Any:
-    """A ModelProto whose graph inputs are the model's inputs and all variables that it reads. optimise: whether tf2onnx
-    takes out the transposes, casts and constants that nothing needs.
+    """A ModelProto whose graph inputs are the model's inputs and all variables that it reads. optimise: whether
+    tf2onnx takes out the transposes, casts and constants that nothing needs.
 
     UnsupportedError: ops without a translation, all at once, each with its count and one place where it stands.
+    IsomorphError: tf2onnx's optimisers break the graph.
     """
     import tensorflow as tf
-    import tf2onnx
 
     inputs = [t for t in (*traced.inputs.values(), *traced.variables.values()) if t is not None]
     with quiet() as said, tf.device("/cpu:0"), tf.Graph().as_default() as graph:
         try:
             tf.import_graph_def(traced.graph, name="")
             made = _translated(graph, traced, opset, inputs, said)
-            made = _optimised(made) if optimise else made
-            proto = made.make_model("isomorph")
         except UnsupportedError:
             raise
         except Exception as error:  # tf2onnx raises nearly every type
-            raise UnsupportedError(f"tf2onnx {tf2onnx.__version__} fails on the graph: {one_line(error)}") from error
-    return proto
+            raise UnsupportedError(f"tf2onnx fails on the graph: {one_line(error)}") from error
+        try:
+            return (_optimised(made) if optimise else made).make_model("isomorph")
+        except Exception as error:  # likewise
+            raise IsomorphError(f"tf2onnx breaks the graph: {one_line(error)}") from error
 
 
 def _translated(graph: Any, traced: Traced, opset: int, inputs: list[str], said: list[str]) -> Any:

@@ -1,7 +1,7 @@
 """The layers that become one ONNX op each: normalisation, dropout and noise. recurrent.py has the recurrent ones.
 
-A function here takes (layer, marks, *the call's arguments) and gives the layer's output, or None where this call is none
-that ONNX has an op for. A layer counts as Keras' own where its `call` is the very function of Keras' class.
+A function here takes (layer, marks, *the call's arguments) and gives the layer's output, or None where this call is
+none that ONNX has an op for. A layer counts as Keras' own where its `call` is the very function of Keras' class.
 """
 
 from __future__ import annotations

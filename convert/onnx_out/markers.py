@@ -3,7 +3,7 @@ must survive as one op.
 
 A marker is TensorFlow's `PyFuncStateless`: any number of tensors in and out, and a text that nothing runs. The text is
 JSON: {"op", "domain", "attributes", "absent", "shapes", "call"}. Whatever must be arranged for the ONNX op (axes, the
-order of gates) is arranged by TensorFlow ops before and behind it, so that native.py has only to put the op in its place.
+order of gates) is arranged by TensorFlow ops before and behind it: native.py has only to put the op in its place.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ Output = tuple[Sequence[int | None], Any]  # shape and dtype
 class Marks:
     """What is known of a model's layers, and what was marked in it.
 
-    paths: a layer's path by its id. scopes: TensorFlow's name scope to the path of the layer that opened it. layers: what
-    provenance says of marked layers, by path. kinds: ops of the markers, each call.
+    paths: a layer's path by its id. scopes: TensorFlow's name scope to the path of the layer that opened it. layers:
+    what provenance says of marked layers, by path. kinds: ops of the markers, each call.
     """
 
     def __init__(self, model: Any) -> None:
@@ -97,8 +97,7 @@ def marked(model: Any, marks: Marks) -> Iterator[None]:
 
     def wrapped(layer: Any) -> Callable[..., Any]:
         mark = marking(layer)
-        call = layer.call if mark is None else _kept(layer, layer.call, mark, marks)
-        return _recorded(layer, call, marks)
+        return _recorded(layer, layer.call if mark is None else _kept(layer, layer.call, mark, marks), marks)
 
     with calls_replaced(model, wrapped), _one_grouped_convolution(), plain_ops(marks):
         yield
@@ -112,7 +111,7 @@ def _one_grouped_convolution() -> Iterator[None]:
     split = _Grouped.convolution_op
 
     def whole(self: Any, inputs: Any, kernel: Any) -> Any:
-        return super(_Grouped, self).convolution_op(inputs, kernel)  # type: ignore[misc]
+        return super(_Grouped, self).convolution_op(inputs, kernel)
 
     _Grouped.convolution_op = whole  # type: ignore[method-assign]
     try:
@@ -137,7 +136,7 @@ def calls_replaced(model: Any, make: Callable[[Any], Callable[..., Any]]) -> Ite
                 layer.__dict__["call"] = own
 
 
-def _recorded(layer: Any, call: Any, marks: Marks) -> Any:
+def _recorded(layer: Any, call: Callable[..., Any], marks: Marks) -> Callable[..., Any]:
     path = marks.path(layer)
 
     @functools.wraps(call)
@@ -148,7 +147,7 @@ def _recorded(layer: Any, call: Any, marks: Marks) -> Any:
     return recorded
 
 
-def _kept(layer: Any, call: Any, mark: Any, marks: Marks) -> Any:
+def _kept(layer: Any, call: Callable[..., Any], mark: Callable[..., Any], marks: Marks) -> Callable[..., Any]:
     """The marker where the layer can be one in this call, else what the layer computes."""
 
     @functools.wraps(call)

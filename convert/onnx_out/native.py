@@ -21,10 +21,10 @@ __all__ = ["DOCS", "MARKERS", "PLAIN_DROPOUT", "functions", "permuted", "settled
 CALL = "isomorph_call"  # tells two calls apart: tf2onnx merges equal nodes over equal inputs, and drops what ONNX lacks
 PLAIN_DROPOUT = "PlainDropout"
 DOCS = {
-    "Dropout": "Inference: identity. Training: dropout by `rate` whose mask has `noise_shape` (0: the input's own size).",
+    "Dropout": "Inference: identity. Training: dropout by `rate`, the mask of `noise_shape` (0: the input's own size).",
     "SpatialDropout": "Inference: identity. Training: dropout by `rate` whose mask is the same along `axes`.",
     "GaussianNoise": "Inference: identity. Training: normal noise of deviation `stddev` is added.",
-    "GaussianDropout": "Inference: identity. Training: times normal noise of mean 1, deviation sqrt(rate / (1 - rate)).",
+    "GaussianDropout": "Inference: identity. Training: times normal noise, mean 1, deviation sqrt(rate / (1 - rate)).",
     "AlphaDropout": "Inference: identity. Training: SELU's saturation value by `rate`, mean and variance kept.",
 }
 

@@ -15,8 +15,8 @@ IR_VERSION = 10  # the first whose nodes bear metadata; every ONNX Runtime that 
 
 @functools.cache
 def newest() -> int:
-    """The newest opset that the installed ONNX Runtime takes as released: it refuses newer ones by name, so the smallest
-    model is tried from onnx's newest downwards."""
+    """The newest opset that the installed ONNX Runtime takes as released: it refuses newer ones by name, so the
+    smallest model is tried from onnx's newest downwards."""
     import onnx
     import onnxruntime
 

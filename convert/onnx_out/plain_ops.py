@@ -16,8 +16,8 @@ __all__ = ["plain_ops"]
 
 @contextlib.contextmanager
 def plain_ops(marks: Marks) -> Iterator[None]:
-    """While open: `take` by indices that may be negative is a Gather, a matrix product with a 2-d kernel a MatMul of any
-    rank."""
+    """While open: `take` by indices that may be negative is a Gather, a matrix product with a 2-d kernel a MatMul of
+    any rank."""
     from keras.src.backend.tensorflow import numpy as backend
 
     before = {name: getattr(backend, name) for name in ("take", "matmul")}

@@ -35,6 +35,7 @@ def provenance(traced: Traced, ports: Mapping[str, Any], conversion: Conversion 
     if torch:
         named["torch"] = torch
     names = list(traced.inputs), list(traced.outputs)
+    constants = {} if conversion is None else {str(i): v for i, v in conversion.output_constants.items()}
     permutations: tuple[Any, ...] = (
         tuple([p.permutation for p in side] for side in (conversion.inputs, conversion.outputs))
         if conversion is not None
@@ -59,6 +60,7 @@ def provenance(traced: Traced, ports: Mapping[str, Any], conversion: Conversion 
         "inputs": inputs,
         "outputs": outputs,
         "output_structure": traced.structure if conversion is None else conversion.output_structure,
+        **({"output_constants": constants} if constants else {}),  # leaves of the structure that are no tensors
         "variables": _variables(traced, conversion),
         "layers": {path: traced.marks.layers[path] for path in sorted(traced.marks.layers)},
     }
@@ -67,15 +69,15 @@ def provenance(traced: Traced, ports: Mapping[str, Any], conversion: Conversion 
 def _variables(traced: Traced, conversion: Conversion | None) -> dict[str, Any]:
     owners: dict[int, Any] = {}
     tied: dict[str, list[str]] = {}
-    for entry in conversion.weights if conversion is not None else ():
-        if entry.tied_to is None:
-            owners.setdefault(id(entry.variable), entry)
+    for e in conversion.weights if conversion is not None else ():
+        if e.tied_to is None:
+            owners.setdefault(id(e.variable), e)
         else:
-            tied.setdefault(entry.tied_to, []).append(entry.torch_name)
+            tied.setdefault(e.tied_to, []).append(e.torch_name)
     found = {}
     for name, variable in traced.values.items():
         entry = owners.get(id(variable))
-        kind = entry.kind if entry is not None else "parameter" if _is_parameter(variable) else "buffer"
+        kind = entry.kind if entry is not None else "parameter" if name in traced.parameters else "buffer"
         found[name] = {
             "kind": kind,
             "trainable": bool(variable.trainable),
@@ -85,11 +87,6 @@ def _variables(traced: Traced, conversion: Conversion | None) -> dict[str, Any]:
             "transform": None if entry is None else entry.transform.to_data(),
         }
     return found
-
-
-def _is_parameter(variable: Any) -> bool:
-    """Whether an optimiser may move it. A frozen weight is a parameter too: what its layer calls trainable counts."""
-    return bool(variable.trainable) or bool(getattr(variable, "_trainable", False))
 
 
 def set_provenance(proto: Any, data: Mapping[str, Any]) -> None:

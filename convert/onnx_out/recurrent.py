@@ -1,9 +1,9 @@
 """Recurrent layers as ONNX's LSTM, GRU and RNN: Keras' own, in one direction or both, and isomorph's `Recurrent`.
 
 ONNX: X (time, batch, input), W (directions, gates*hidden, input), R (directions, gates*hidden, hidden), B (directions,
-2*gates*hidden; W's then R's), states (directions, batch, hidden); Y (time, directions, batch, hidden). Gates: LSTM i, o,
-f, c; GRU z, r, h. https://onnx.ai/onnx/operators/onnx__LSTM.html. Keras: LSTM i, f, c, o; GRU z, r, h; torch: LSTM i, f,
-g, o; GRU r, z, n. The weights are brought into ONNX's order by ops, so that each variable stays as it is.
+2*gates*hidden; W's then R's), states (directions, batch, hidden); Y (time, directions, batch, hidden). Gates: LSTM i,
+o, f, c; GRU z, r, h. https://onnx.ai/onnx/operators/onnx__LSTM.html. Keras: LSTM i, f, c, o; GRU z, r, h; torch: LSTM
+i, f, g, o; GRU r, z, n. The weights are brought into ONNX's order by ops, so that each variable stays as it is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 KERAS_ORDER = {"LSTM": (0, 3, 1, 2), "GRU": (0, 1, 2), "RNN": (0,)}  # the place of ONNX's gates among Keras'
 TORCH_ORDER = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
 # name of Keras' function: ONNX's name, alpha, beta (https://onnx.ai/onnx/operators/onnx__RNN.html)
-ACTIVATIONS: dict[str, tuple[str, float | None, float | None]] = {
+Activation = tuple[str, float | None, float | None]
+ACTIVATIONS: dict[str, Activation] = {
     "tanh": ("Tanh", None, None),
     "sigmoid": ("Sigmoid", None, None),
     "relu": ("Relu", None, None),
@@ -148,8 +149,8 @@ def _merged(mode: str | None, sides: list[Any]) -> Any:
 def _fits(layer: Any, mask: Any, training: Any) -> bool:
     cell = layer.cell
     names = [cell.activation, *([cell.recurrent_activation] if hasattr(cell, "recurrent_activation") else [])]
-    own = [getattr(keras.activations, getattr(f, "__name__", ""), None) for f in names]
-    known = all(f is g and f.__name__ in ACTIVATIONS for f, g in zip(names, own, strict=True))
+    known = all(f is getattr(keras.activations, n, None) for f in names for n in [getattr(f, "__name__", "")])
+    known = known and all(f.__name__ in ACTIVATIONS for f in names)
     return mask is None and not training and not layer.stateful and known
 
 
@@ -198,9 +199,7 @@ def _ordered(x: Any, order: Sequence[int], axis: int) -> Any:
 
 
 # ------------------------------------------------------------------------------------------------------- torch's layers
-def torch_recurrent(
-    layer: Any, marks: Marks, x: Any, h: Any = None, c: Any = None, training: Any = None
-) -> Any:
+def torch_recurrent(layer: Any, marks: Marks, x: Any, h: Any = None, c: Any = None, training: Any = None) -> Any:
     """isomorph's `Recurrent`, torch's nn.LSTM, GRU and RNN: one op per stacked layer, dropout between them."""
     if training or layer.proj_size:
         return None
@@ -217,7 +216,7 @@ def torch_recurrent(
     for number in range(layer.num_layers):
         weights = [_torch_weights(layer, kind, f"l{number}{s}", dtype) for s in ("", "_reverse")[:directions]]
         own = [s[number * directions : (number + 1) * directions] for s in given] or None
-        activation = [("Relu" if layer.mode == "rnn_relu" else "Tanh", None, None)] if kind == "RNN" else None
+        activation = ACTIVATIONS["relu" if layer.mode == "rnn_relu" else "tanh"]
         y, *last = _op(
             marks,
             kind,
@@ -226,7 +225,7 @@ def torch_recurrent(
             weights,
             own,
             layer.hidden_size,
-            activation,
+            [activation] * directions if kind == "RNN" else None,
             1,
         )
         ends.append(last)
@@ -290,20 +289,18 @@ def _op(
     weights: list[Weights],
     states: list[Any] | None,
     hidden: int,
-    activations: list[tuple[str, float | None, float | None]] | None,
+    activations: list[Activation] | None,
     linear_before_reset: int,
 ) -> list[Any]:
-    """[Y, Y_h] or [Y, Y_h, Y_c]. activations: None for ONNX's defaults, else for one direction or for each."""
+    """[Y, Y_h] or [Y, Y_h, Y_c]. activations: None for ONNX's defaults, else those of each direction in turn."""
     dtype, directions = keras.backend.standardize_dtype(steps.dtype), len(weights)
     attributes: dict[str, Any] = {"direction": direction, "hidden_size": int(hidden)}
     if activations is not None:
-        named = activations if len(activations) % directions == 0 and len(activations) >= directions else activations
-        each = named * directions if kind == "RNN" and len(named) == 1 else named
-        attributes["activations"] = [name for name, _, _ in each]
-        if any(alpha is not None for _, alpha, _ in each):
-            attributes["activation_alpha"] = [alpha for _, alpha, _ in each if alpha is not None]
-        if any(beta is not None for _, _, beta in each):
-            attributes["activation_beta"] = [beta for _, _, beta in each if beta is not None]
+        attributes["activations"] = [name for name, _, _ in activations]
+        if any(alpha is not None for _, alpha, _ in activations):
+            attributes["activation_alpha"] = [alpha for _, alpha, _ in activations if alpha is not None]
+        if any(beta is not None for _, _, beta in activations):
+            attributes["activation_beta"] = [beta for _, _, beta in activations if beta is not None]
     if kind == "GRU":
         attributes["linear_before_reset"] = linear_before_reset
     w, r, b = (

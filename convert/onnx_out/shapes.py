@@ -1,4 +1,4 @@
-"""TensorFlow counts sizes in int32, ONNX in int64: what is computed from shapes stays int64, without a Cast at each end."""
+"""TensorFlow counts sizes in int32, ONNX in int64: what is computed from shapes stays int64, without casts."""
 
 from __future__ import annotations
 
@@ -101,7 +101,9 @@ class _Work:
             return name
         source = self.long[value]
         self.narrowed[value] = name
-        self.nodes.append(onnx.helper.make_node("Cast", [source], [name], name=f"{name}/Cast", to=onnx.TensorProto.INT32))
+        self.nodes.append(
+            onnx.helper.make_node("Cast", [source], [name], name=f"{name}/Cast", to=onnx.TensorProto.INT32)
+        )
         return name
 
     def outputs(self) -> None:

@@ -71,8 +71,8 @@ def _reshaped(node: Any, shape: Shape, constants: Mapping[str, Any]) -> Shape | 
 
 
 def reduce_before_transpose(graph: Any) -> None:
-    """A reduction of transposed axes reads what was transposed, where the axes that stay keep their order: global pooling
-    behind channels-first ops."""
+    """A reduction of transposed axes reads what was transposed, where the axes that stay keep their order: global
+    pooling behind channels-first ops."""
     constants = {t.name: t for t in graph.initializer}
     maker = {value: node for node in graph.node for value in node.output}
     for node in graph.node:

@@ -40,7 +40,8 @@ class Traced:
 
     inputs, variables, outputs: public name to the graph's tensor name ("x:0"); None for what the graph never reads.
     structure: how the flat outputs nest, with indices for leaves. ports, outs: the inputs and outputs. values: the
-    Keras variables. arguments: the structure of `Input` that the model is called with.
+    Keras variables. arguments: the structure of `Input` that the model is called with. parameters: names
+    of the variables that an optimiser may move, frozen ones too.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Traced:
     outs: tuple[Input, ...] = ()
     values: dict[str, Any] = field(default_factory=dict)
     arguments: Any = ()
+    parameters: frozenset[str] = frozenset()
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The variables' values."""
@@ -173,7 +175,6 @@ def trace(model: Any, given: Any = None) -> Traced:
     shape: list[Any] = []
     marks = Marks(model)
 
-    @tf.function(autograph=False)  # type: ignore[misc]
     def run(values: list[Any], arguments: list[Any]) -> list[Any]:
         state = list(zip(variables.values(), values, strict=True))
         with keras.StatelessScope(state), marked(model, marks):
@@ -186,12 +187,14 @@ def trace(model: Any, given: Any = None) -> Traced:
     held = [tf.TensorSpec(v.shape, keras.backend.standardize_dtype(v.dtype)) for v in variables.values()]
     try:
         with traceable(), quiet():
-            concrete = run.get_concrete_function(held, [port.spec for port in ports])
+            concrete = tf.function(run, autograph=False).get_concrete_function(held, [port.spec for port in ports])
     except (UsageError, UnsupportedError):
         raise
     except Exception as error:  # Keras and TensorFlow raise nearly every type
         hint = "" if given is not None or getattr(model, "inputs", None) else " (inputs= says what it is called with)"
-        raise UnsupportedError(f"{model.name} cannot be traced: {type(error).__name__}: {_plain(error)}{hint}") from error
+        raise UnsupportedError(
+            f"{model.name} cannot be traced: {type(error).__name__}: {_plain(error)}{hint}"
+        ) from error
     tensors = [t.name for t in concrete.inputs[: len(held) + len(ports)]]
     graph = _frozen(concrete, tensors)
     present = {node.name for node in graph.node}
@@ -211,7 +214,14 @@ def trace(model: Any, given: Any = None) -> Traced:
         outs,
         variables,
         structure,
+        _parameters(model, variables),
     )
+
+
+def _parameters(model: Any, variables: dict[str, Any]) -> frozenset[str]:
+    layers = [model, *model._flatten_layers(include_self=False, recursive=True)]
+    own = {id(v) for layer in layers for v in layer._trainable_variables}
+    return frozenset(name for name, v in variables.items() if id(v) in own)
 
 
 def answers(model: Any, arguments: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:

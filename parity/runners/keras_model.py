@@ -226,7 +226,7 @@ def is_conversion(path: str | os.PathLike[str]) -> bool:
 def _loaded(target: str | os.PathLike[str]) -> Any:
     path = Path(target)
     if not path.is_file():
-        raise UsageError(f"{path}: no such file")
+        raise UsageError(f"{path} is not a file" if path.exists() else f"{path}: no such file")
     from isomorph.convert import layers  # noqa: F401  registers what a model that was converted may hold
 
     return _keras_error(str(path), lambda: keras.models.load_model(path, compile=False))

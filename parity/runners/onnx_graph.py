@@ -78,13 +78,18 @@ def widened(model: Any) -> Any:
     """A copy with every float32 (and narrower) type as float64: weights, inputs, outputs, constants, casts, also inside
     subgraphs and functions. Constants keep their values."""
     wide = copy.deepcopy(model)
+    # the scales of these are float32 by definition
+    single = {name for node in nodes(wide) if node.op_type in ("Resize", "Upsample") for name in node.input[1:] if name}
     for graph in graphs(wide):
         for tensor in graph.initializer:
-            _widen_tensor(tensor)
+            if tensor.name not in single:
+                _widen_tensor(tensor)
         for value in (*graph.input, *graph.output):
             _widen_type(value.type)
         del graph.value_info[:]
     for node in nodes(wide):
+        if single.intersection(node.output):
+            continue
         for attribute in node.attribute:
             if attribute.name in DTYPE_ATTRIBUTES and attribute.type == onnx.AttributeProto.INT:
                 if attribute.i in NARROW and attribute.name != "stash_type":

@@ -17,7 +17,8 @@ from isomorph.parity.tolerance import Array
 
 __all__ = ["ConvertedModule", "call_of", "open_torch_conversion"]
 
-NOISE = ("GaussianNoise", "GaussianDropout", "AlphaDropout", "SpatialDropout")  # layers that act in train mode alone
+# layers of the importer that draw in train mode, and are none of torch.nn
+NOISE = ("GaussianNoise", "GaussianDropout", "SharedDropout", "SharedAlphaDropout")
 
 
 class ConvertedModule(TorchRunner):
@@ -35,7 +36,7 @@ class ConvertedModule(TorchRunner):
         super()._set_mode(training)
         if training and self._quiet:
             for child in self._module.modules():
-                if type(child).__name__.startswith(NOISE):
+                if type(child).__name__ in NOISE:
                     child.eval()
 
     _quiet = False

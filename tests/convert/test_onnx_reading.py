@@ -113,12 +113,38 @@ def test_a_sparse_initializer_becomes_a_full_one(linear: bool) -> None:
     made = models.one("MatMul", ["x", "w"])
     made.graph.input[0].CopyFrom(models.value("x", ["n", 4]))
     made.graph.sparse_initializer.append(helper.make_sparse_tensor(values, numpy_helper.from_array(at), [4, 3]))
+    made.graph.initializer.append(models.array("unused", 3))
     held = read(made).graph.initializers["w"].const_value
     assert held is not None
     np.testing.assert_array_equal(held.numpy(), full)
     made.graph.sparse_initializer[0].dims[0] = 1 << 40
     with pytest.raises(UsageError, match="impossible dims"):
         read(made)
+
+
+def put_first(graph: Any, **arrays: Any) -> None:
+    """Constant nodes at the beginning of a graph."""
+    nodes = [helper.make_node("Constant", [], [n], value=numpy_helper.from_array(a)) for n, a in arrays.items()]
+    nodes += list(graph.node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def test_arrays_in_constant_nodes_become_initializers() -> None:
+    """Also inside a branch; integers, scalars and what is an output stay."""
+    made = models.branches()
+    then = next(a.g for a in made.graph.node[0].attribute if a.name == "then_branch")
+    put_first(then, factor=np.float32([1, 2, 3]))
+    then.node[1].input[1] = "factor"
+    put_first(made.graph, offset=np.float32([4, 5, 6]), one=np.float32(1))
+    put_first(made.graph, axes=np.int64([0, 1]), shown=np.float32([7, 8]))
+    made.graph.output.append(models.value("shown", [2]))
+    found = read(made).graph
+    assert list(found.initializers) == ["two", "n", "offset"]
+    assert [n.outputs[0].name for n in found if n.op_type == "Constant"] == ["axes", "shown", "one"]
+    branch = next(n for n in found if n.op_type == "If").attributes["then_branch"].as_graph()
+    assert list(branch.initializers) == ["factor"]
+    assert branch.initializers["factor"].uses()
 
 
 # ------------------------------------------------------------------------------------------------------------- the file
@@ -187,7 +213,8 @@ def test_a_constant_beside_the_file_is_read(tmp_path: Path) -> None:
     made = models.one("Add", ["x", "c"])
     made.graph.node.insert(0, node)
     (tmp_path / "m.onnx").write_bytes(saved(made))
-    found = next(iter(read(tmp_path / "m.onnx").graph)).attributes["value"].as_tensor()
+    found = read(tmp_path / "m.onnx").graph.initializers["c"].const_value
+    assert found is not None
     np.testing.assert_array_equal(found.numpy(), np.float32([1, 2, 3]))
 
 

@@ -16,6 +16,7 @@ DISTRIBUTION = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
     "ml_dtypes": "ml-dtypes",
+    "onnx_ir": "onnx-ir",
     "ai_edge_litert": "ai-edge-litert",
 }
 # Never needed: used if they happen to be there, or only loaded by a model of the user's.

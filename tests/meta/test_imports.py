@@ -16,6 +16,8 @@ from scripts.package import tree_modules
 # taken when Keras runs on TensorFlow, with the same mathematics in keras.ops beside it.
 DOORS: dict[str, tuple[str, ...]] = {
     "torch": (
+        "isomorph.convert.onnx_in.*",
+        "isomorph.parity.runners.torch_conversion",
         "isomorph.convert.api",
         "isomorph.convert.capture",
         "isomorph.convert.checkpoint",
@@ -28,7 +30,6 @@ DOORS: dict[str, tuple[str, ...]] = {
         "isomorph.convert.source*",
         "isomorph.convert.weights",
         "isomorph.parity.explaining.cause_tests.*",
-        "isomorph.parity.cli_convert",
         "isomorph.parity.modes.order_mode",
         "isomorph.parity.modes.random_mode",
         "isomorph.parity.modes.rounding_mode",
@@ -49,6 +50,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "isomorph.convert.source_pt2",
     ),
     "keras": (
+        "isomorph.convert.onnx_out.*",
         "isomorph.convert.assemble",
         "isomorph.convert.builder",
         "isomorph.convert.conversion",
@@ -67,6 +69,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "isomorph.parity.runners.keras_*",
     ),
     "tensorflow": (
+        "isomorph.convert.onnx_out.*",
         "isomorph.convert.nn_layers",
         "isomorph.parity.runners.keras_device",
         "isomorph.parity.runners.keras_trace",
@@ -75,8 +78,10 @@ DOORS: dict[str, tuple[str, ...]] = {
         "isomorph.parity.runners.saved_model",
     ),
     "jax": ("isomorph.parity.runners.keras_device", "isomorph.parity.runners.keras_vjp"),
-    "onnx": ("isomorph.parity.runners.onnx_*",),
-    "onnxruntime": ("isomorph.parity.runners.onnx_runner",),
+    "onnx": ("isomorph.convert.onnx_in.*", "isomorph.convert.onnx_out.*", "isomorph.parity.runners.onnx_*"),
+    "onnx_ir": ("isomorph.convert.onnx_in.*",),
+    "onnxruntime": ("isomorph.convert.onnx_out.*", "isomorph.parity.runners.onnx_runner"),
+    "tf2onnx": ("isomorph.convert.onnx_out.*",),
     "ai_edge_litert": ("isomorph.parity.runners.litert",),
     "hypothesis": (
         "isomorph.parity.drawing.asking",

@@ -94,6 +94,14 @@ def _no_transpose(conversion: Any) -> None:
     conversion.module.__class__ = Flat
 
 
+def _one_batch(conversion: Any) -> None:
+    class Fixed(Net):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return super().forward(image.reshape(2, 2, 6, 6))
+
+    conversion.module.__class__ = Fixed
+
+
 def _rate(conversion: Any) -> None:
     conversion.module.dropout.p = 0.1
 
@@ -131,8 +139,9 @@ BUGS: dict[str, tuple[Callable[[Any], None], tuple[str, str], str]] = {
     "unbiased variance": (_unbiased, ("buffer", "norm/moving_variance"), "quick"),
     "wrong epsilon": (_epsilon, ("output", "0"), "quick"),
     "missing transpose": (_no_transpose, ("output", "0"), "quick"),
+    "one batch size": (_one_batch, ("signature", "call"), "quick"),
     "wrong rate": (_rate, ("output", "all"), "full"),
-    "no dropout": (_no_dropout, ("output", "all"), "full"),
+    "no dropout": (_no_dropout, ("output", "0"), "quick"),
     "no gradient": (_detached, ("parameter gradient", "conv/kernel"), "quick"),
     "wrong record": (_wrong_record, ("signature", "conv/kernel"), "quick"),
     "a weight without a record": (_forgotten, ("signature", "head/bias"), "quick"),

@@ -9,12 +9,24 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
 
 from tests.quality.onnx_suite.judge import as_numpy, as_torch
 
 from .onnx_node import agree, converted, model_of
 
-__all__ = ["Row", "build", "derive", "evaluate", "export_freely", "like_runtime", "row_id", "run_unranked", "unranked"]
+__all__ = [
+    "Row",
+    "build",
+    "derive",
+    "evaluate",
+    "export_freely",
+    "like_reference",
+    "like_runtime",
+    "row_id",
+    "run_unranked",
+    "unranked",
+]
 
 # op, opset, inputs (None: left out), attributes
 Row = tuple[str, int, tuple[Any, ...], dict[str, Any]]
@@ -44,11 +56,23 @@ def like_runtime(row: Row, rtol: float = 1e-4, atol: float = 1e-5, **options: An
     session = onnxruntime.InferenceSession(model.SerializeToString(), quiet, providers=["CPUExecutionProvider"])
     feeds = {f"x{i}": a for i, a in enumerate(arrays) if a is not None and i not in constants}
     wanted = session.run(None, feeds)
-    for found in (
-        evaluate(converted(model), list(feeds.values())),
-        run_unranked(model, list(feeds.values())),
-    ):
-        for ours, theirs in zip(found, wanted, strict=True):
+    _both_ways(model, list(feeds.values()), wanted, rtol, atol)
+
+
+def like_reference(row: Row, rtol: float = 1e-4, atol: float = 1e-5) -> None:
+    """The same against onnx.reference: what ONNX Runtime does not have."""
+    model, given = build(row), [a for a in row[2] if a is not None]
+    names = [value.name for value in model.graph.input]
+    wanted = ReferenceEvaluator(model).run(None, dict(zip(names, given, strict=True)))
+    _both_ways(model, given, wanted, rtol, atol)
+
+
+def _both_ways(model: onnx.ModelProto, given: list[Any], wanted: Sequence[Any], rtol: float, atol: float) -> None:
+    found = evaluate(converted(model), given)
+    for ours, theirs in zip(found, wanted, strict=True):
+        agree(ours, theirs, rtol, atol)
+    if model.opset_import[0].version >= 5:  # Reshape-1 takes no shape at run time
+        for ours, theirs in zip(run_unranked(model, given), wanted, strict=True):
             agree(ours, theirs, rtol, atol)
 
 
@@ -94,14 +118,14 @@ def derive(row: Row, wanted: Sequence[int] | None = None, **options: Any) -> Non
 
 
 def export_freely(row: Row, free: dict[int, Sequence[int]], more: Sequence[Any], **options: Any) -> None:
-    """torch.export takes the module with these dims free, by input, and what it gives does the same on `more`, inputs of
-    other sizes."""
+    """torch.export takes the module with these dims free, by input, and what it gives does the same on `more`, inputs
+    of other sizes."""
     constants = options.get("constants", ())
     dims = {i: tuple(f"d{i}{d}" if d in free[i] else n for d, n in enumerate(np.shape(row[2][i]))) for i in free}
     module = converted(build(row, dims=dims, **options))
     positions = [i for i, a in enumerate(row[2]) if a is not None and i not in constants]
     given = tuple(as_torch(row[2][i]) for i in positions)
-    shapes = tuple({d: torch.export.Dim.DYNAMIC for d in free.get(i, ())} for i in positions)
+    shapes = tuple(dict.fromkeys(free.get(i, ()), torch.export.Dim.DYNAMIC) for i in positions)
     exported = torch.export.export(module, given, dynamic_shapes=shapes).module()
     for ours, theirs in zip(evaluate(exported, more), evaluate(module, more), strict=True):
         agree(ours, theirs, 1e-5, 1e-6)

@@ -3,6 +3,7 @@ that are known at run time only, dims and ranks that are not known while lowerin
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from isomorph.convert.onnx_in.api import to_torch
+from isomorph.convert.onnx_in.rules import index, pad, scatter, shape, sort
 
 FLOAT = TensorProto.DOUBLE
 
@@ -80,6 +82,7 @@ ROWS = [
     row("Tile", 13, x(2, 3), i(1, 3)),
     row("Concat", 3, x(2, 3), x(2, 1), expected=[np.concatenate([x(2, 3), x(2, 1)], 1)]),
     row("Concat", 13, x(2, 3), x(1, 3), axis=-2),
+    row("Split", 1, x(7), axis=0, split=[2, 5], outputs=2, expected=[x(7)[:2], x(7)[2:]]),
     row("Split", 2, x(7), axis=0, split=[2, 5], outputs=2),
     row("Split", 11, x(4, 6), axis=-1, outputs=3),
     row("Split", 13, x(7, 2), i(3, 4), outputs=2),
@@ -247,7 +250,12 @@ def test_values_and_gradients(r: Row, known: str, held: bool) -> None:
         assert ours.numpy().dtype == theirs.dtype
         np.testing.assert_array_equal(ours.numpy(), theirs)
     floating = [v.is_floating_point() and v.numel() > 0 for v in given]
-    if known == "dims" and r.op not in STEPPED and any(floating) and any(y.requires_grad for y in run(module, tracked(given, floating))):
+    if (
+        known == "dims"
+        and r.op not in STEPPED
+        and any(floating)
+        and any(y.requires_grad for y in run(module, tracked(given, floating)))
+    ):
         leaves = tracked(given, floating)
 
         def function(*values: torch.Tensor) -> Any:
@@ -260,3 +268,100 @@ def test_values_and_gradients(r: Row, known: str, held: bool) -> None:
 
 def tracked(given: list[torch.Tensor], floating: list[bool]) -> list[torch.Tensor]:
     return [v.clone().requires_grad_() if f else v for v, f in zip(given, floating, strict=True)]
+
+
+# ------------------------------------------------------------------------------------------------------ unusual dtypes
+INDEX = torch.tensor([[0, -1, 1, 2], [2, 0, 1, 1]])
+MOVES: dict[str, Callable[[torch.Tensor], Any]] = {
+    "Gather": lambda t: index.gather(t, INDEX[0], axis=1),
+    "GatherElements": lambda t: index.gather_elements(t, INDEX, axis=0),
+    "GatherND": lambda t: index.gather_nd(t, INDEX[:, :2]),
+    "Slice": lambda t: index.slice_10(t, (-1,), (-9,), (0,), (-2,)),
+    "Compress": lambda t: index.compress(t, torch.tensor([True, False, True]), axis=0),
+    "NonZero": lambda t: index.non_zero(t),
+    "ReverseSequence": lambda t: index.reverse_sequence(t, torch.tensor([1, 2, 3, 2])),
+    "Trilu": lambda t: index.trilu(t, upper=0),
+    "OneHot": lambda t: index.one_hot(INDEX, torch.tensor(3), t[0, :2]),
+    "ScatterElements": lambda t: scatter.scatter_elements(t, INDEX, t[:2].flip(0)),
+    "ScatterND": lambda t: scatter.scatter_nd(t, INDEX[:, 2:], t[:2, 0]),
+    "TensorScatter": lambda t: scatter.tensor_scatter(t, t[:, :2], torch.tensor([0, 1, 2]), axis=1),
+    "Pad": lambda t: pad.pad(t, torch.tensor([0, 1, 1, 0]), mode="reflect"),
+    "Tile": lambda t: shape.tile(t, torch.tensor([1, 2])),
+    "Concat": lambda t: shape.concat(t, t, axis=1),
+    "DepthToSpace": lambda t: shape.depth_to_space(t.reshape(1, 12, 1, 1), blocksize=2),
+    "Split": lambda t: shape.split_evenly(t, 2, 1)[1],
+}
+NUMBERS: dict[str, Callable[[torch.Tensor], Any]] = {
+    "add": lambda t: scatter.scatter_elements(t, INDEX, t[:2], reduction="add"),
+    "mul": lambda t: scatter.scatter_elements(t, INDEX, t[:2], reduction="mul"),
+    "max": lambda t: scatter.scatter_nd(t, INDEX[:, 2:], t[:2, 0], reduction="max"),
+    "min": lambda t: scatter.scatter_elements(t, INDEX, t[:2], reduction="min"),
+    "TopK": lambda t: sort.top_k(t, torch.tensor([2]))[0],
+    "Unique": lambda t: sort.unique(t)[0],
+    "Pad constant": lambda t: pad.pad(t, torch.tensor([0, 1, 1, -1]), torch.tensor(1).to(t.dtype)),
+    "CenterCropPad": lambda t: pad.center_crop_pad(t, torch.tensor([2, 6])),
+}
+WHOLE = (torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int8, torch.float16, torch.bfloat16)
+EXOTIC = (torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e8m0fnu, torch.bool, torch.complex64)
+CASES = [(n, d) for n in MOVES for d in (*WHOLE, *EXOTIC)] + [(n, d) for n in NUMBERS for d in WHOLE]
+CASES.remove(("Trilu", torch.float8_e8m0fnu))  # it has no zero
+
+
+@pytest.mark.parametrize(("name", "dtype"), CASES, ids=[f"{n}-{str(d)[6:]}" for n, d in CASES])
+def test_dtypes(name: str, dtype: torch.dtype) -> None:
+    """What torch has no kernel for is computed in a type that it has one for."""
+    function = MOVES.get(name) or NUMBERS[name]
+    values = torch.tensor([[1, 2, 4, 1], [2, 1, 1, 4], [4, 1, 1, 2]])
+    given = values.to(torch.float32).to(dtype)
+    found, wanted = function(given), function(given.to(torch.complex64 if dtype.is_complex else torch.float32))
+    assert found.dtype == (torch.int64 if name == "NonZero" else dtype)
+    assert torch.equal(found.to(wanted.dtype), wanted)
+
+
+# --------------------------------------------------------------------------------------------------------- exportable
+EXPORTED = [
+    row("Slice", 13, x(4, 6), i(-1), i(-9), i(1), i(-2)),
+    row("Gather", 13, x(4, 6), s(-1), axis=1),
+    row("GatherElements", 13, x(4, 6), s([[0, -1]] * 4), axis=1),
+    row("GatherND", 13, x(4, 3, 2), s([[1], [-1], [0], [2]]), batch_dims=1),
+    row("ScatterElements", 18, x(4, 6), s([[1, 1]] * 4), x(4, 2), axis=1, reduction="add"),
+    row("ScatterND", 18, x(4, 5), s([[1], [-1]]), x(2, 5) * 3, reduction="min"),
+    row("Compress", 11, x(4, 3), i(1, 0, 1, dtype=bool), axis=1),
+    row("OneHot", 11, s([[1, 0], [-1, 9]]), s(4), x(2)),
+    row("Pad", 13, x(4, 5), i(0, 3, 0, 1), mode="reflect"),
+    row("Pad", 19, x(4, 5), i(2, 0, 1, 0), mode="wrap"),
+    row("Split", 18, x(4, 7), num_outputs=3, outputs=3, axis=1),
+    row("DepthToSpace", 13, x(4, 4, 2, 3), blocksize=2),
+    row("ReverseSequence", 10, x(4, 3), i(2, 3, 1, 0), batch_axis=0, time_axis=1),
+    row("TopK", 11, x(4, 5), i(3), outputs=2),
+    row("CenterCropPad", 18, x(4, 5), i(7), axes=[1]),
+    row("Col2Im", 18, x(4, 4, 9), i(4, 4), i(2, 2)),
+    row("TensorScatter", 24, x(4, 5, 3), x(4, 2, 3), mode="circular", axis=1),
+    row("Tile", 13, x(4, 3), i(1, 3)),
+    row("Expand", 13, x(4, 1), i(1, 3)),
+    row("EyeLike", 9, x(4, 5)),
+]
+
+
+@pytest.mark.parametrize("r", EXPORTED, ids=[f"{n}-{r.id}" for n, r in enumerate(EXPORTED)])
+def test_export_with_dynamic_batch(r: Row) -> None:
+    """One graph for every size of the first dim."""
+    module = to_torch(model_of(r, "dims", True)).module
+    given = [as_torch(v) for v in r.inputs if v.dtype.kind == "f"]
+    free = [{0: torch.export.Dim.DYNAMIC} if v.size(0) == 4 and r.op not in FIXED else None for v in given]
+    program = torch.export.export(module, tuple(given), dynamic_shapes=free).module()
+    more = [torch.cat([v, v[:2]]) if f else v for v, f in zip(given, free, strict=True)]
+    for each in (given, more):
+        for ours, theirs in zip(run(program, each), run(module, each), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("r", EXPORTED, ids=[f"{n}-{r.id}" for n, r in enumerate(EXPORTED)])
+def test_new_tensors_lie_where_the_input_lies(r: Row) -> None:
+    """The meta device refuses operands on the CPU."""
+    module = to_torch(model_of(r, "dims", True)).module.to("meta")
+    given = [as_torch(v).to("meta") for v in r.inputs if v.dtype.kind == "f"]
+    assert all(y.device.type == "meta" for y in run(module, given))
+
+
+FIXED = ("GatherElements", "GatherND", "ScatterElements", "ReverseSequence")  # an index of theirs has the batch's size

@@ -3,8 +3,8 @@
     @layer("Conv")
     def conv(m: Match) -> Call | None: ...
 
-modules.py asks them before the graph is lowered, and puts one node of domain `isomorph.module` in the place of what they
-recognise; `find` tells the lowering how to record that node's call.
+modules.py asks them before the graph is lowered, and puts one node of domain `isomorph.module` in the place of what
+they recognise; `find` tells the lowering how to record that node's call.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
-__all__ = ["CALL", "MODULE", "find", "layer", "load_layers", "recogniser"]
+__all__ = ["CALL", "MODULE", "VIEW", "find", "layer", "load_layers", "recogniser"]
 
-MODULE, CALL = "isomorph.module", "Call"  # domain and op of the node that calls a module
+MODULE = "isomorph.module"  # domain of the nodes that modules.py puts into the graph
+CALL, VIEW = "Call", "View"  # a call of a module; a weight in another layout
 _LAYERS: dict[tuple[str, str], Callable[..., Any]] = {}
 
 
@@ -46,7 +47,7 @@ def load_layers() -> None:
 
 def find(domain: str, op: str) -> Callable[..., Any] | None:
     """What records this node's call in the lowering: f(site, *operands) -> tuple."""
-    return _call if (domain, op) == (MODULE, CALL) else None
+    return {CALL: _call, VIEW: _view}.get(op) if domain == MODULE else None
 
 
 def _call(site: Any, *operands: Any) -> tuple[Any, ...]:
@@ -58,3 +59,8 @@ def _call(site: Any, *operands: Any) -> tuple[Any, ...]:
     if call.around is not None:
         return tuple(call.around(module, *operands))
     return (module(*operands),)
+
+
+def _view(site: Any, source: Any) -> tuple[Any, ...]:
+    held, steps = site.node.meta["view"]
+    return (site.lowering.initializers.read(site.lowering, held, held.pieces[0], steps),)

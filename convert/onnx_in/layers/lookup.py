@@ -16,7 +16,7 @@ def embedding(m: Match) -> Call | None:
         return None
     options = {"num_embeddings": table.shape[0], "embedding_dim": table.shape[1]}
     inputs, outputs = [m.node.inputs[1]], [m.node.outputs[0]]
-    return Call("embedding", torch.nn.Embedding, options, {"weight": table}, inputs, outputs, [m.node])  # type: ignore[arg-type]
+    return Call("embedding", torch.nn.Embedding, options, {"weight": table}, inputs, outputs, [m.node])
 
 
 @layer("PRelu")
@@ -31,4 +31,4 @@ def prelu(m: Match) -> Call | None:
         return None
     options = {"num_parameters": channels}
     inputs, outputs = [m.node.inputs[0]], [m.node.outputs[0]]
-    return Call("prelu", torch.nn.PReLU, options, {"weight": slope.reshape(channels)}, inputs, outputs, [m.node])  # type: ignore[arg-type]
+    return Call("prelu", torch.nn.PReLU, options, {"weight": slope.reshape(channels)}, inputs, outputs, [m.node])

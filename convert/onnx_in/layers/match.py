@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ..moved import Moved, constant_tensor, integers_of, trace
+from ..moved import Moved, constant_tensor
 from ..provenance import LAYER, Origin
+from ..tracing import integers_of, trace
 
 __all__ = ["Call", "Match", "shortest"]
 
@@ -21,8 +22,8 @@ class Call:
 
     kind: short, for a name. layer(**options): makes it. weights: its state by name, as moved initializers. fixed: state
     that no initializer holds; it never trains. inputs: what is handed to forward. outputs: the values that come back.
-    nodes: those that go. replaced: values that are no longer computed, and what stands for each. around(module, *inputs)
-    -> outputs: records the call where more than the call is needed. name, module: once it has them.
+    nodes: those that go. replaced: values that are no longer computed, and what stands for each. around(module,
+    *inputs) -> outputs: records the call where more than the call is needed. name, module: once it has them.
     """
 
     kind: str
@@ -109,6 +110,12 @@ class Match:
     def added(self, value: ir.Value, size: int, behind: int = 0) -> tuple[ir.Node, Moved] | None:
         """(the Add, the bias as (size,)): the only thing done with `value` is to add one number for each place of an
         axis, the last one but `behind`."""
+        found = self.added_block(value, (size, *(1,) * behind))
+        return None if found is None else (found[0], found[1].reshape(size))
+
+    def added_block(self, value: ir.Value, block: tuple[int, ...]) -> tuple[ir.Node, Moved] | None:
+        """(the Add, what it adds in this shape): the only thing done with `value` is to add the same block everywhere
+        in its last axes."""
         user = self.only_user(value)
         if user is None or user.op_type != "Add" or user.domain or len(user.inputs) != 2 or "axis" in user.attributes:
             return None
@@ -116,10 +123,10 @@ class Match:
         found = None if other is None or other is value else trace(other)
         if found is None or value.shape is None or not any(s in self.held for s in found.sources):
             return None
-        rank, axis = len(found.shape), len(found.shape) - 1 - behind
-        if axis < 0 or rank > len(value.shape) or found.shape != (*(1,) * axis, size, *(1,) * behind):
+        rank = len(found.shape)
+        if len(block) > rank or rank > len(value.shape) or found.shape != (1,) * (rank - len(block)) + block:
             return None
-        return user, found.reshape(size)
+        return user, found.reshape(*block)
 
 
 def shortest(number: float) -> float:

@@ -61,4 +61,4 @@ def _random(m: Match, name: str, kind: Callable[..., Any], options: dict[str, An
     if not 0 <= options.get("p", 0) <= 1:
         return None
     inputs, outputs = [m.node.inputs[0]], [m.node.outputs[0]]
-    return Call(name, kind, options, {}, inputs, outputs, [m.node])  # type: ignore[arg-type]
+    return Call(name, kind, options, {}, inputs, outputs, [m.node])

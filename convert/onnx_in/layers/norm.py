@@ -1,5 +1,5 @@
-"""BatchNormalization, LayerNormalization, GroupNormalization, InstanceNormalization, RMSNormalization: torch's layers of
-those names."""
+"""BatchNormalization, LayerNormalization, GroupNormalization, InstanceNormalization and RMSNormalization: torch's
+layers of those names."""
 
 from __future__ import annotations
 
@@ -37,16 +37,18 @@ def batch_norm(m: Match) -> Call | None:
         return None
     weights, fixed = affine
     stated = m.number("momentum")
-    options = {
+    options: dict[str, Any] = {
         "num_features": mean.shape[0],
         "eps": _epsilon(m),
         "momentum": shortest(1 - shortest(m.attribute("momentum", 0.9) if stated is None else stated)),
         "affine": bool(weights or fixed),
     }
-    kind: Callable[..., Any] = UNBIASED[len(shape)] if m.layer_data.get("variance") == "unbiased" else POPULATION[len(shape)]
+    kind: Callable[..., Any] = (
+        UNBIASED[len(shape)] if m.layer_data.get("variance") == "unbiased" else POPULATION[len(shape)]
+    )
     if "momentum" in m.layer_data and stated is None:
         options["momentum"] = None  # the mean of all batches
-    if m.layer_data.get("frozen"):
+    if m.layer_data.get("frozen") or (m.origin.source and not m.layer_data):  # not marked: it does not follow the mode
         kind = torch_layers.FrozenBatchNorm
     return _norm(m, kind, options, (weights | {"running_mean": mean, "running_var": variance}, fixed))
 
@@ -104,7 +106,7 @@ def _over_last(m: Match, kind: Callable[..., Any], epsilon: float, with_bias: bo
 
 def _norm(m: Match, kind: Callable[..., Any], options: dict[str, Any], state: State) -> Call:
     inputs, outputs = [m.node.inputs[0]], [m.node.outputs[0]]
-    return Call("norm", kind, options, state[0], inputs, outputs, [m.node], state[1])  # type: ignore[arg-type]
+    return Call("norm", kind, options, state[0], inputs, outputs, [m.node], state[1])
 
 
 def _epsilon(m: Match, default: float = 1e-5) -> float:

@@ -13,8 +13,9 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from ..moved import Moved, constant_tensor, follows, trace, trace_from
+from ..moved import Moved, constant_tensor
 from ..naming import anonymous, scope_of
+from ..tracing import follows, trace, trace_from
 from . import layer
 from .match import Call, Match
 from .noise import dropout
@@ -22,6 +23,7 @@ from .noise import dropout
 KINDS = {"LSTM": torch.nn.LSTM, "GRU": torch.nn.GRU, "RNN": torch.nn.RNN}
 ORDER = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}  # the place of torch's gates among ONNX's
 ACTIVATIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
+JOINT = -1  # Y with its axis of directions; 0 without
 ODD = ("activation_alpha", "activation_beta", "clip", "layout", "input_forget")
 
 
@@ -60,12 +62,14 @@ def recurrent(m: Match) -> Call | None:
             else:
                 fixed[full] = held
     options = first.options | {"num_layers": len(stack), "dropout": rates.pop() if len(stack) > 1 else 0.0}
-    outputs = [(0, 0, stack[-1].node.outputs[0])]  # which of (y, h, c), of which layer
+    last = stack[-1].node
+    result, joining = _ending(last.outputs[0])
+    outputs = [(0 if joining else JOINT, 0, result)]  # which of (y, h, c), of which layer
     outputs += [(i, n, v) for n, s in enumerate(stack) for i, v in enumerate(s.node.outputs) if i]
     outputs = [(i, n, v) for i, n, v in outputs if v.name and (v.uses() or v.is_graph_output())]
     if not outputs:
         return None
-    nodes = [n for s in stack for n in (s.node, *(s.between if s is not stack[-1] else ()))]
+    nodes = [n for s in stack for n in (s.node, *(s.between if s is not stack[-1] else joining))]
     around = _Around(
         m.attribute("direction", "forward") == "reverse",
         2 if options["bidirectional"] else 1,
@@ -79,7 +83,7 @@ def recurrent(m: Match) -> Call | None:
         KINDS[m.node.op_type],
         options,
         weights,
-        inputs,  # type: ignore[arg-type]
+        inputs,
         [v for _, _, v in outputs],
         nodes,
         fixed,
@@ -110,8 +114,10 @@ class _Around:
         return parts[0] if len(parts) == 1 else torch.cat(list(parts), 0)
 
     def _output(self, result: Any, which: int, number: int) -> Any:
-        if which == 0:
+        if which in (0, JOINT):
             y = result[0].flip((0,)) if self.reverse else result[0]
+            if which == 0:
+                return y
             return y.unsqueeze(1) if self.directions == 1 else y.unflatten(-1, (2, -1)).transpose(1, 2)
         last = result[1][which - 1] if self.is_lstm else result[1]
         first = number * self.directions
@@ -133,7 +139,7 @@ def _one(m: Match) -> Stacked | None:
     if nonlinearity is None and given != wanted:
         return None
     state: dict[str, Moved | np.ndarray] = {}
-    bias = None if m.input(3) is None else trace(m.input(3))  # type: ignore[arg-type]
+    bias = None if m.input(3) is None else trace(m.input(3))
     if bias is None and m.has(3):
         return None
     for d in range(directions):
@@ -144,7 +150,12 @@ def _one(m: Match) -> Stacked | None:
             if bias is not None:
                 part = _gates(bias.take(0, d).take(0, np.arange(start, start + rows)), kind)
                 state[name + suffix] = part if _is_held(m, part) else part.array()
-    options = {"input_size": w.shape[2], "hidden_size": hidden, "bias": bias is not None, "bidirectional": directions == 2}
+    options = {
+        "input_size": w.shape[2],
+        "hidden_size": hidden,
+        "bias": bias is not None,
+        "bidirectional": directions == 2,
+    }
     if nonlinearity is not None:
         options["nonlinearity"] = nonlinearity.lower()
     return Stacked(m.node, state, options)
@@ -178,7 +189,17 @@ def _is_zero(value: ir.Value) -> bool:
     if node.op_type == "ConstantOfShape":
         held = node.attributes.get("value")
         return held is None or not np.any(held.value.numpy())
-    moves = node.op_type in ("Expand", "Identity", "Cast", "Unsqueeze", "Squeeze", "Slice", "Reshape", "Tile", "Transpose")
+    moves = node.op_type in (
+        "Expand",
+        "Identity",
+        "Cast",
+        "Unsqueeze",
+        "Squeeze",
+        "Slice",
+        "Reshape",
+        "Tile",
+        "Transpose",
+    )
     return moves and node.inputs[0] is not None and _is_zero(node.inputs[0])
 
 
@@ -209,7 +230,7 @@ def _one_module(m: Match, a: ir.Node, b: ir.Node) -> bool:
     """Whether the names of two ops' weights, or else their own, are those of one module."""
     prefixes = []
     for node in (a, b):
-        found = trace(node.inputs[1])  # type: ignore[arg-type]
+        found = trace(node.inputs[1])
         held = [s for s in found.sources if s in m.held] if found is not None else []
         names = [n for s in held for n in (m.held[s].variable.torch_names if m.held[s].variable else (s.name or "",))]
         plain = {n.rpartition(".")[0] for n in names if "weight_ih_l" in n}
@@ -238,6 +259,24 @@ def _between(m: Match, one: Stacked, after: ir.Node) -> tuple[float, tuple[ir.No
     if any(use.node not in nodes for use in y.uses()) or any(v.is_graph_output() for n in nodes for v in n.outputs):
         return None
     return rate, tuple(nodes)
+
+
+def _ending(y: ir.Value) -> tuple[ir.Value, list[ir.Node]]:
+    """(what Y is brought to, the nodes that do so), if all that is done with it is to join the directions."""
+    reached = [y]
+    for value in reached:  # it grows
+        if len(reached) < 12:
+            reached += [
+                v for use in value.uses() if follows(use.node, use.idx) for v in use.node.outputs if v not in reached
+            ]
+    for value in reached[1:]:
+        nodes = _joining(value, y) if value.shape is not None and len(value.shape) == 3 else None
+        inside = nodes is not None and all(
+            u.node in nodes for n in nodes for v in n.outputs if v is not value for u in v.uses()
+        )
+        if nodes is not None and inside and all(u.node in nodes for u in y.uses()) and not y.is_graph_output():
+            return value, nodes
+    return y, []
 
 
 def _joining(value: ir.Value, y: ir.Value) -> list[ir.Node] | None:

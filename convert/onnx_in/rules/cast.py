@@ -27,7 +27,8 @@ def convert(x: Any, to: int, source: int | None = None, saturate: bool = True, r
         return printed(x)
     have, want = dtype_of(x), held(to)
     if to in MINIFLOATS:
-        return round_to(x.to(torch.float32), to)
+        found = round_to(_computable(x), to)
+        return found if have == want else found.to(want)
     if to == E8M0:
         return x if have == want else to_e8m0(x, round_mode, saturate)
     if want in FLOAT8:

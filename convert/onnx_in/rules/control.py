@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from .. import control_flow
 from ..operands import DTYPES, Info, constant_of, number, shape_of, sizes_of
 from ..registry import rule
@@ -19,10 +21,9 @@ def if_(condition: Any, *, then_branch: Any, else_branch: Any, site: Any) -> Any
         condition = number(condition)
     then, otherwise = then_branch.lower_whole(), else_branch.lower_whole()
     values: list[Any] = []
-    then_reads, else_reads = (_places(values, branch.captured) for branch in (then, otherwise))
-    module = control_flow.If(
-        then.program, otherwise.program, then_reads, else_reads, _alike(then.outputs, otherwise.outputs)
-    )
+    reads = [_places(values, branch.captured) for branch in (then, otherwise)]
+    alike = _alike(then.outputs, otherwise.outputs)
+    module = control_flow.If(then.program, otherwise.program, reads[0], reads[1], alike)
     return _outputs(site.module(_name(site, "If"), module, (condition, *values)), len(then.outputs))
 
 
@@ -46,7 +47,7 @@ def _alike(then: tuple[Info, ...], otherwise: tuple[Info, ...]) -> bool:
 
 @rule("Loop")
 def loop(count: Any = None, condition: Any = None, *states: Any, body: Any, site: Any) -> Any:
-    """Without a condition of its own it runs `count` times, whatever the body says; without either, as the body says."""
+    """Without a condition of its own it runs `count` times whatever the body says; without both, as the body says."""
     lowered = body.lower_whole()
     goes_on = lowered.outputs[0].constant
     conditional = not (lowered.passed[0] == 1 or (goes_on is not None and bool(goes_on)))

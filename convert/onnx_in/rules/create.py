@@ -9,18 +9,19 @@ import torch
 from ..operands import constant_of, dtype_of, ints, leaf, number, recorder_of, sizes_of, torch_dtype
 from ..registry import rule
 from .moves import device_source
-from .sizes import nonnegative
+from .sizes import nonnegative, of_dims
 
 
-@rule("ConstantOfShape")
+@rule("ConstantOfShape", since=9)
 def constant_of_shape(shape: Any, *, value: torch.Tensor | None = None) -> Any:
     """Its value, 0.0 by default, is a constant of the module: it follows the module's dtype and device."""
     value = torch.zeros(()) if value is None else value.reshape(())
     dims, recorder = ints(shape), recorder_of(shape)
-    return (value if recorder is None else recorder.hold(value)).expand(dims)
+    made = (value if recorder is None else recorder.hold(value)).expand(dims)
+    return of_dims(made, dims) if isinstance(dims, tuple) else made
 
 
-@rule("Range")
+@rule("Range", since=11)
 def range_(start: Any, limit: Any, delta: Any, *, stash_type: int = 1) -> Any:
     """Of half precision it is computed in `stash_type`."""
     dtype = dtype_of(start)
@@ -44,7 +45,8 @@ def _number(x: Any) -> Any:
 def integers(start: Any, limit: Any, step: Any, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """From start to before limit; none where the step leads away from it."""
     count = -((start - limit) // step)
-    return torch.arange(max(count, 0), dtype=dtype, device=device) * step + start
+    steps: torch.Tensor = torch.arange(max(count, 0), dtype=dtype, device=device) * step + start
+    return steps
 
 
 @leaf
@@ -61,7 +63,7 @@ def progression(start: torch.Tensor, limit: torch.Tensor, delta: torch.Tensor, s
     return (start.reshape(()) + torch.arange(max(count, 0), dtype=start.dtype, device=start.device) * step).to(dtype)
 
 
-@rule("EyeLike")
+@rule("EyeLike", since=9)
 def eye_like(x: Any, *, dtype: int | None = None, k: int = 0) -> Any:
     """Ones on the k-th diagonal of a matrix of x's size."""
     return eye(x, k, None if dtype is None else torch_dtype(dtype))

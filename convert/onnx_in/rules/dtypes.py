@@ -117,6 +117,8 @@ def align(b: torch.Tensor, a: torch.Tensor, axis: int) -> torch.Tensor:
 
 def held(element: int) -> torch.dtype:
     """The torch dtype that holds an onnx.TensorProto.DataType. Raises ValueError: none does."""
+    if element in (27, 28):  # floats of 6 bits
+        return torch.float32
     if element not in DTYPES:
         raise ValueError(f"torch holds no tensor of ONNX's element type {element}")
     return DTYPES[element]

@@ -95,9 +95,9 @@ def _wide(x: Any) -> Any:
 # ---------------------------------------------------------------------------------------------------------------- Clip
 @rule("Clip")
 def clip_1(x: Any, *, min: float = LOWEST, max: float = HIGHEST, consumed_inputs: Any = None) -> Any:
-    if min <= LOWEST and max >= HIGHEST:
-        return torch.clamp(x, LOWEST, HIGHEST)
-    return torch.clamp(x, None if min <= LOWEST else min, None if max >= HIGHEST else max)
+    """The defaults are no bounds: what is infinite stays so, as in later versions."""
+    low, high = None if min <= LOWEST else min, None if max >= HIGHEST else max
+    return x if low is None and high is None else torch.clamp(x, low, high)
 
 
 @rule("Clip", since=11)

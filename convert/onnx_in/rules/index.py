@@ -69,22 +69,42 @@ def slice_by(x: torch.Tensor, starts: Any, ends: Any, axes: Any, steps: Any) -> 
 @rule("Gather")
 def gather(x: Any, index: Any, *, axis: int = 0) -> Any:
     """x[..., index, ...]: the dims of the index stand in place of `axis`."""
-    at = positive_axis(axis, x)
+    at, rank = positive_axis(axis, x), rank_of(index)
     known = constant_of(index)
-    picked = int(known) if known is not None and known.ndim == 0 else index
-    if at < 0:
-        return x[(..., picked, *(slice(None),) * (-1 - at))]
-    return x[(*(slice(None),) * at, picked)] if at else x[picked]
+    if rank is None:
+        return gather_at(x, index, at)
+    if known is not None and rank == 0:
+        return x[_place(at, int(known))]
+    return _gather(x, index, at, rank)
 
 
-@rule("GatherElements")
+def _gather(x: Any, index: Any, axis: int, rank: int) -> Any:
+    """rank: of the index. One of no dims would be asked for its number, which torch.export does not know."""
+    return x[_place(axis, index)] if rank else x[_place(axis, index.reshape(1))].squeeze(axis)
+
+
+def _place(axis: int, index: Any) -> Any:
+    """What picks by `index` along an axis."""
+    if axis < 0:
+        return (..., index, *(slice(None),) * (-1 - axis))
+    return (*(slice(None),) * axis, index) if axis else index
+
+
+@leaf
+def gather_at(x: torch.Tensor, index: torch.Tensor, axis: int) -> torch.Tensor:
+    """`gather` by an index whose rank is known at run time only."""
+    found: torch.Tensor = _gather(x, index, axis, index.dim())
+    return found
+
+
+@rule("GatherElements", since=11)
 def gather_elements(x: Any, index: Any, *, axis: int = 0) -> Any:
     """result[i, j] = x[index[i, j], j] for axis 0."""
     where = from_start(index, x.size(axis))
     return by_bits(lambda t: t.gather(axis, where), x)
 
 
-@rule("GatherND")
+@rule("GatherND", since=11)
 def gather_nd(x: Any, index: Any, *, batch_dims: int = 0) -> Any:
     """The last dim of the index is a position in x; the first `batch_dims` dims of both go together."""
     return pick(x, index, batch_dims)
@@ -101,7 +121,7 @@ def pick(x: torch.Tensor, index: torch.Tensor, batch_dims: int = 0) -> torch.Ten
     return x[(*batch, *index.unbind(-1))]
 
 
-@rule("ReverseSequence")
+@rule("ReverseSequence", since=10)
 def reverse_sequence(x: Any, lengths: Any, *, batch_axis: int = 1, time_axis: int = 0) -> Any:
     return by_bits(lambda t: reverse_padded(t, lengths, batch_axis, time_axis), x)
 
@@ -118,21 +138,23 @@ def reverse_padded(x: torch.Tensor, lengths: torch.Tensor, batch_axis: int, time
 
 
 # -------------------------------------------------------------------------------------------------------------- masks
-@rule("Compress")
+@rule("Compress", since=9)
 def compress(x: Any, condition: Any, *, axis: int | None = None) -> Any:
     """The elements (slices along an axis) where the condition, which may be shorter, is true."""
     kept = condition if (known := constant_of(condition)) is None else known
     index = kept.nonzero().squeeze(1)
-    return x.flatten().index_select(0, index) if axis is None else x.index_select(axis, index)
+    if axis is None:
+        return x.flatten()[index]
+    return x[_place(positive_axis(axis, x), index)]
 
 
-@rule("NonZero")
+@rule("NonZero", since=9)
 def non_zero(x: Any) -> Any:
     """The positions of the elements that are not zero, a column each."""
     return (x != 0).nonzero().t()
 
 
-@rule("OneHot")
+@rule("OneHot", since=9)
 def one_hot(index: Any, depth: Any, values: Any, *, axis: int = -1) -> Any:
     """values[1] along a new axis at the index, values[0] elsewhere and wherever the index is out of range."""
     depth = number(depth)
@@ -149,7 +171,7 @@ def select_one(index: torch.Tensor, depth: Any, values: torch.Tensor, axis: int)
     return torch.where(where == steps.view([-1] + [1] * (where.dim() - 1 - axis)), values[1], values[0])
 
 
-@rule("Trilu")
+@rule("Trilu", since=14)
 def trilu(x: Any, k: Any = None, *, upper: int = 1) -> Any:
     """The matrices' upper (lower) triangles from the k-th diagonal on (up to it)."""
     diagonal = 0 if k is None else number(k)

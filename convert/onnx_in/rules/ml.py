@@ -1,4 +1,4 @@
-"""Classic machine learning (ai.onnx.ml): linear models, support vectors, preparation of features. What stands in
+"""Classic machine learning (ai.onnx.ml): linear models, preparation of features. What stands in
 attributes is constant: it is not trained."""
 
 from __future__ import annotations
@@ -181,41 +181,3 @@ def linear_classifier(
         second = transformed(scores, post_transform)
         return classified(best, labels), torch.cat([1 - second, second], 1) if len(labels) == 2 else second
     return classified(torch.argmax(scores, 1), labels), transformed(scores, post_transform)
-
-
-# ------------------------------------------------------------------------------------------------------ support vectors
-def kernel(x: Any, vectors: Any, kind: str, params: tuple[float, ...]) -> Any:
-    """The kernel of each row of x with each support vector."""
-    gamma, offset, degree = params or (0.0, 0.0, 0.0)
-    if kind == "RBF":
-        return torch.exp(-gamma * torch.cdist(x, vectors, compute_mode="donot_use_mm_for_euclid_dist") ** 2)
-    product = x @ vectors.mT
-    if kind == "POLY":
-        return (gamma * product + offset) ** degree
-    return torch.tanh(gamma * product + offset) if kind == "SIGMOID" else product
-
-
-@rule("SVMRegressor", domain=DOMAIN)
-def svm_regressor(
-    x: Any,
-    *,
-    coefficients: tuple[float, ...],
-    kernel_params: tuple[float, ...] = (),
-    kernel_type: str = "LINEAR",
-    n_supports: int = 0,
-    one_class: int = 0,
-    post_transform: str = "NONE",
-    rho: tuple[float, ...] = (0.0,),
-    support_vectors: tuple[float, ...] = (),
-) -> Any:
-    """Without support vectors the coefficients are those of a linear model. One class: 1 inside, -1 outside."""
-    x = real(x).to(torch.float32)
-    weights = torch.tensor(coefficients, dtype=torch.float32)
-    if n_supports:
-        vectors = torch.tensor(support_vectors, dtype=torch.float32).reshape(n_supports, -1)
-        found = kernel(x, vectors, kernel_type, kernel_params) @ weights + rho[0]
-    else:
-        found = kernel(x, weights.unsqueeze(0), kernel_type, kernel_params)[:, 0] + rho[0]
-    if one_class:
-        found = torch.where(found > 0, 1.0, -1.0)
-    return transformed(found.unsqueeze(1), post_transform)

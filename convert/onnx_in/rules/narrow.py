@@ -23,12 +23,12 @@ INTEGERS = {
     25: (2, False),
     26: (2, True),
 }
-# the largest |x| that does not overflow when rounded, the largest value
+# where |x| begins to overflow when rounded, the largest value, bits of the mantissa, exponent of the smallest normal
 FLOAT8 = {
-    torch.float8_e4m3fn: (464.0, 448.0),
-    torch.float8_e4m3fnuz: (248.0, 240.0),
-    torch.float8_e5m2: (61440.0, 57344.0),
-    torch.float8_e5m2fnuz: (61440.0, 57344.0),
+    torch.float8_e4m3fn: (464.0, 448.0, 3, -6),
+    torch.float8_e4m3fnuz: (248.0, 240.0, 3, -7),
+    torch.float8_e5m2: (61440.0, 57344.0, 2, -14),
+    torch.float8_e5m2fnuz: (61440.0, 57344.0, 2, -15),
 }
 
 
@@ -68,17 +68,24 @@ def round_to(x: torch.Tensor, element: int) -> torch.Tensor:
     """Floats rounded (halves to even) to the values of a type of 4 or 6 bits; beyond the largest: the largest. NaN,
     which these types lack, becomes -0."""
     kind = MINIFLOATS[element]
-    _, exponent = torch.frexp(x.detach())
-    quantum = torch.ldexp(torch.ones_like(x), (exponent - 1).clamp(min=kind.smallest) - kind.mantissa)
-    rounded = (torch.round(x / quantum) * quantum).clamp(-kind.largest, kind.largest)
-    return torch.where(torch.isnan(x), -0.0, rounded)
+    found = rounded(x.clamp(-kind.largest, kind.largest), kind.mantissa, kind.smallest)
+    return torch.where(torch.isnan(x), -0.0, found)
+
+
+def rounded(x: torch.Tensor, mantissa: int, smallest: int) -> torch.Tensor:
+    """Finite floats with so many bits of the mantissa, halves to even; below 2 ** smallest with fewer."""
+    exponent = torch.frexp(x.detach()).exponent - 1
+    quantum = torch.ldexp(torch.ones_like(x), exponent.clamp(min=smallest) - mantissa)
+    return torch.round(x / quantum) * quantum
 
 
 @leaf
 def to_float8(x: torch.Tensor, dtype: torch.dtype, saturate: bool) -> torch.Tensor:
     """Floats as a float of 8 bits. What overflows becomes the largest value, or, without saturate, infinity (NaN where
     the type has none)."""
-    overflow, largest = FLOAT8[dtype]
+    overflow, largest, mantissa, smallest = FLOAT8[dtype]
+    if x.dtype == torch.float64:  # torch goes through float32 and so rounds twice
+        x = torch.where(torch.isfinite(x), rounded(x, mantissa, smallest), x)
     if saturate:
         return x.clamp(-largest, largest).to(dtype)
     beyond = x.abs() >= overflow if dtype != torch.float8_e4m3fn else x.abs() > overflow

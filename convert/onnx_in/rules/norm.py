@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import torch
@@ -189,6 +190,7 @@ def _declares_more(site: Any) -> bool:
 def _infer(x: Any, scale: Any, b: Any, mean: Any, var: Any, epsilon: float, spatial: int) -> Any:
     rank = rank_of(x)
     fixed = constant_of(mean) is not None and constant_of(var) is not None
+    fixed = fixed and len({dtype_of(t) for t in (scale, b, mean, var)}) == 1
     if rank is None or rank < 2 or not spatial or not fixed:
         return batch_norm_inference(x, scale, b, mean, var, epsilon, spatial)
     return F.batch_norm(x, mean, var, scale, b, False, 0.0, epsilon)
@@ -219,7 +221,8 @@ def batch_norm_inference(
     """BatchNormalization with given statistics, of any rank; per element, not per channel, if not `spatial`. torch's
     own has no derivative for the statistics."""
     flat = _channels_second(x, spatial)
-    scale, b, mean, var = (t.reshape(-1) for t in (scale, b, mean, var))
+    common = reduce(torch.promote_types, (t.dtype for t in (scale, b, mean, var)))
+    scale, b, mean, var = (t.reshape(-1).to(common) for t in (scale, b, mean, var))
     if not mean.requires_grad and not var.requires_grad:
         return F.batch_norm(flat, mean, var, scale, b, False, 0.0, epsilon).reshape(x.shape)
     factor = scale * torch.rsqrt(var + epsilon)

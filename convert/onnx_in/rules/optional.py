@@ -7,7 +7,7 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from ..operands import leaf
+from ..operands import info_of, leaf
 from ..registry import rule
 
 
@@ -19,19 +19,19 @@ def optional(x: Any = None, *, type: Any = None) -> Any:
 @rule("OptionalHasElement", since=15)
 def optional_has_element(x: Any = None, *, site: Any) -> Any:
     """Known while lowering, unless it is an optional that comes from outside."""
-    if x is None or not _optional(site):
-        return torch.tensor(x is not None)
-    return has_element(x)
+    return has_element(x) if _optional(x, site) else torch.tensor(x is not None)
 
 
 @rule("OptionalGetElement", since=15)
 def optional_get_element(x: Any, *, site: Any) -> Any:
-    return (element_of(x),) if _optional(site) else (x,)
+    return (element_of(x),) if _optional(x, site) else (x,)
 
 
-def _optional(site: Any) -> bool:
-    """Whether the input is of an optional type, whose value may be absent at run time."""
-    given = site.node.inputs[0] if site.node.inputs else None
+def _optional(x: Any, site: Any) -> bool:
+    """Whether the input may be absent at run time: one of an optional type that is not known to hold a tensor."""
+    if x is None or isinstance(x, list) or info_of(x).element is not None:
+        return False
+    given = site.node.inputs[0]
     return given is not None and isinstance(given.type, ir.OptionalType)
 
 

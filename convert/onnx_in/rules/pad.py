@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from ..operands import constant_of, dtype_of, ints, leaf, rank_of, shape_of
 from ..registry import rule
+from .sizes import product
 
 _MODES = {"reflect": "reflect", "edge": "replicate", "wrap": "circular"}
 
@@ -44,11 +45,7 @@ def _pad(x: Any, pads: Any, mode: str, value: Any, axes: Any) -> Any:
     last = min(wanted)
     flat = [p for a in reversed(range(last, rank)) for p in wanted.get(a, (0, 0))]
     if mode == "constant":
-        return (
-            F.pad(x, flat, value=value)
-            if not isinstance(value, torch.Tensor | torch.fx.Proxy)
-            else fill(x, flat, value)
-        )
+        return F.pad(x, flat, value=value) if isinstance(value, (int, float)) else fill(x, flat, value)
     if _torch_pads(x, flat, mode):
         return F.pad(x, flat, mode=_MODES[mode])
     return extend(x, wanted, mode)
@@ -57,19 +54,13 @@ def _pad(x: Any, pads: Any, mode: str, value: Any, axes: Any) -> Any:
 def _torch_pads(x: Any, flat: list[Any], mode: str) -> bool:
     """Whether torch's own padding of the last one to three dims does it."""
     shape, count = shape_of(x), len(flat) // 2
-    if (
-        shape is None
-        or count > 3
-        or len(shape) not in (count + 1, count + 2)
-        or not all(isinstance(p, int) for p in flat)
-    ):
+    if shape is None or count > 3 or len(shape) not in (count + 1, count + 2):
         return False
-    dtype = dtype_of(x)
-    if dtype not in (torch.float32, torch.float64) or min(flat) < 0:
+    if dtype_of(x) not in (torch.float32, torch.float64) or not all(isinstance(p, int) and p >= 0 for p in flat):
         return False
-    room = {"edge": lambda d, p: True, "reflect": lambda d, p: p < d, "wrap": lambda d, p: p <= d}[mode]
     dims = [d for d in reversed(shape) for _ in (0, 1)]
-    return all(isinstance(d, int) and d > 0 and room(d, p) for d, p in zip(dims, flat, strict=False))
+    room = {"edge": 2**62, "reflect": -1, "wrap": 0}[mode]  # how much wider than the dim a pad may be
+    return all(isinstance(d, int) and d > 0 and p <= d + room for d, p in zip(dims, flat, strict=False))
 
 
 @leaf
@@ -103,7 +94,7 @@ def pad_by(x: torch.Tensor, pads: Any, mode: str, value: Any, axes: Any) -> torc
     return found
 
 
-@rule("CenterCropPad")
+@rule("CenterCropPad", since=18)
 def center_crop_pad(x: Any, shape: Any, *, axes: tuple[int, ...] | None = None) -> Any:
     """Cut or padded with zeros on both sides alike; the odd element is the end's."""
     return crop_or_pad(x, ints(shape), axes)
@@ -121,7 +112,7 @@ def crop_or_pad(x: torch.Tensor, shape: Any, axes: Any) -> torch.Tensor:
     return F.pad(x, pads)
 
 
-@rule("Col2Im")
+@rule("Col2Im", since=18)
 def col2im(
     x: Any,
     image_shape: Any,
@@ -157,15 +148,8 @@ def fold(x: torch.Tensor, image: Any, block: Any, dilations: Any, pads: Any, str
         view[d], view[n + d] = block[d], steps
         place = place * whole[d] + at.reshape(view)
     columns = x.reshape(x.size(0), -1, place.numel())
-    empty = columns.new_zeros(columns.size(0), columns.size(1), _product(whole))
-    summed = empty.index_add(2, place.reshape(-1), columns).unflatten(2, whole)
+    empty = columns.new_zeros(columns.size(0), columns.size(1), product(whole))
+    summed: torch.Tensor = empty.index_add(2, place.reshape(-1), columns).unflatten(2, whole)
     for d in range(n):
         summed = summed.narrow(2 + d, pads[d], image[d])
     return summed
-
-
-def _product(sizes: Any) -> Any:
-    result = 1
-    for size in sizes:
-        result = result * size
-    return result

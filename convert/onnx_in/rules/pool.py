@@ -206,8 +206,22 @@ def average_pool_nd(
         counted = pad_spatial(counted, (0,) * len(kernel), rest)
     else:
         counted = pad_spatial(counted, begins, ends)
-    total = windows(pad_spatial(x, begins, ends), kernel, strides, dilations).sum(-1)
-    return total / windows(counted, kernel, strides, dilations).sum(-1)
+    # the mean over all elements of a window, over the share of those that count
+    return _window_mean(pad_spatial(x, begins, ends), kernel, strides, dilations) / _window_mean(
+        counted, kernel, strides, dilations
+    )
+
+
+def _window_mean(
+    x: torch.Tensor, kernel: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...]
+) -> torch.Tensor:
+    """The mean of each window, by torch's own pool if it can."""
+    rank = len(kernel)
+    has_it = rank < 3 or (rank == 3 and x.dtype in (torch.float32, torch.float64))
+    if has_it and all(d == 1 for d in dilations):
+        pooled: torch.Tensor = AVERAGE_POOL[rank](x, kernel, strides)
+        return pooled
+    return windows(x, kernel, strides, dilations).mean(-1)
 
 
 # ---------------------------------------------------------------------------------------------------------- p-norms

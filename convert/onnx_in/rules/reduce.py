@@ -125,7 +125,8 @@ ELEMENTWISE: dict[str, Callable[[Any], Any]] = {
 def reduce_over(op: str, x: Any, axes: Any, keepdims: int, noop: int) -> Any:
     """The reduction over these axes, or over all: recorded plainly where the axes and the rank are known."""
     rank = rank_of(x)
-    if rank is None or dtype_of(x) is None or not (axes is None or isinstance(axes, tuple)):
+    known = axes is None or (isinstance(axes, tuple) and all(isinstance(a, int) for a in axes))
+    if rank is None or dtype_of(x) is None or not known:
         return reduced(op, x, axes, keepdims, noop)
     if (not axes and noop) or not rank:
         return ELEMENTWISE[op](x) if op in ELEMENTWISE else x

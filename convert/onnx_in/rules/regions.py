@@ -59,6 +59,7 @@ def align_regions(
     """RoiAlign. x (N, C, H, W), rois (R, 4) as x1 y1 x2 y2. Returns (R, C, *size). Without a sampling ratio the regions
     are taken in groups of as many samples a bin."""
     shift = 0.5 if half_pixel else 0.0
+    rois = rois.to(torch.promote_types(rois.dtype, torch.float32))
     start, end = (rois * spatial_scale - shift).flip(1).chunk(2, 1)[::-1]  # y before x
     extent = end - start
     if not half_pixel:

@@ -94,6 +94,7 @@ def _old_options(mode: str) -> tuple[Any, ...]:
 
 def _resize(x: Any, roi: Any, scales: Any, sizes: Any, options: tuple[Any, ...]) -> Any:
     """What is known by now as one call of interpolate, everything else by the size at run time."""
+    roi, scales = (v if v is None else decimals(v) for v in (roi, scales))
     shape, dtype = shape_of(x), dtype_of(x)
     known = all(
         v is None or (isinstance(v, tuple) and all(isinstance(i, (int, float)) for i in v)) for v in (scales, sizes)
@@ -118,9 +119,9 @@ def interpolate_arguments(
     if scales is not None:
         if scales[0] != 1 or scales[1] != 1:
             return None
-        target: dict[str, Any] = {"scale_factor": [decimal(s) for s in scales[2:]]}
+        target: dict[str, Any] = {"scale_factor": list(scales[2:])}
         if options.coordinates == "align_corners" and all(type(d) is int for d in shape[2:]):
-            sizes = (*shape[:2], *(int(d * decimal(s)) for d, s in zip(shape[2:], scales[2:], strict=True)))
+            sizes = (*shape[:2], *(int(d * s) for d, s in zip(shape[2:], scales[2:], strict=True)))
             target = {"size": list(sizes[2:])}
     elif sizes is None or not all(_same(a, b) for a, b in zip(sizes[:2], shape[:2], strict=True)):
         return None
@@ -166,9 +167,10 @@ def _repeats(shape: tuple[Any, ...], scales: Any, sizes: Any, options: Options) 
     return all(type(a) is int and type(b) is int and a % b == 0 for a, b in pairs)
 
 
-def decimal(scale: float) -> float:
-    """A float32 as the number its author wrote: 0.7, not 0.699999988. Its products with sizes are those of float32."""
-    return float(str(np.float32(scale))) if type(scale) is float else float(scale)
+@leaf
+def decimals(numbers: tuple[float, ...]) -> tuple[float, ...]:
+    """float32s as the numbers their author wrote: 0.7, not 0.699999988. Their products with sizes are as in float32."""
+    return tuple(float(str(np.float32(n))) for n in numbers)
 
 
 # ----------------------------------------------------------------------------------------------------- at run time
@@ -195,6 +197,8 @@ def resize_at_run(
         if o.coordinates == "tf_crop_and_resize":
             out = outside(along, o, x.device).reshape(-1, *[1] * (x.dim() - 1 - along.axis))
             hidden = out if hidden is None else hidden | out
+    if y.is_floating_point() and not x.is_floating_point():
+        y = torch.round(y * 65536) / 65536  # what is cut off to a whole number next may be 24.999999999
     y = y.to(x.dtype)
     return y if hidden is None else torch.where(hidden, torch.full_like(y, o.extrapolation), y)
 
@@ -216,18 +220,18 @@ def axes_to_resize(
         shared = min(ratios) if o.policy == "not_larger" else max(ratios)
     found = []
     for i, axis in enumerate(axes):
-        start, end = (decimal(roi[i]), decimal(roi[count + i])) if crops and roi is not None else (0.0, 1.0)
+        start, end = (roi[i], roi[count + i]) if crops and roi is not None else (0.0, 1.0)
         size = shape[axis]
         if shared is not None:
-            scale, target = shared, int(shared * size + 0.5)
+            scale, target = shared, torch.sym_int(shared * size + 0.5)
         elif sizes is not None:
             target = sizes[i]
             scale = target / size
         else:
             assert scales is not None
-            scale = decimal(scales[i])
-            target = int(size * (end - start) * scale)
-        same = target == size and scale == 1
+            scale = scales[i]
+            target = size if scale == end - start == 1 else torch.sym_int(size * (end - start) * scale)
+        same = target is size or (target == size and scale == 1)
         if not same or (start, end) != (0.0, 1.0):
             found.append(Along(axis, size, target, scale, start, end))
     return found

@@ -108,6 +108,7 @@ def sample_grid(x: torch.Tensor, grid: torch.Tensor, mode: str, padding_mode: st
     """GridSample over any number of axes and of any type. grid (N, *out, axes) counts the last axis first."""
     wide = x if x.is_floating_point() else x.to(torch.float64)
     points = []
+    grid = grid.to(torch.promote_types(grid.dtype, torch.float32))
     for axis, size in enumerate(x.shape[2:]):
         unit = grid[..., grid.shape[-1] - 1 - axis].flatten(1)
         points.append((unit + 1) / 2 * (size - 1) if align_corners else ((unit + 1) * size - 1) / 2)
@@ -158,6 +159,7 @@ def deformed_conv(
     kernel, out = tuple(w.shape[2:]), tuple(offset.shape[2:])
     strides, dilations = strides or (1,) * rank, dilations or (1,) * rank
     begins = split_pads(pads, rank)[0]
+    offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
     moved = offset.reshape(batch, offset_group, prod(kernel), rank, *out)
     points = []
     for axis in range(rank):

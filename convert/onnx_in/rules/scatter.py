@@ -24,7 +24,7 @@ def scatter_elements(x: Any, index: Any, updates: Any, *, axis: int = 0, reducti
     return _kernels(reduction)(lambda t, u: _reduced(t, axis, where, u, reduction))(x, updates)
 
 
-@rule("ScatterND")
+@rule("ScatterND", since=11)
 def scatter_nd(x: Any, index: Any, updates: Any, *, reduction: str = "none") -> Any:
     """The last dim of the index is a position in x."""
     if reduction == "none":
@@ -44,7 +44,8 @@ def put(x: torch.Tensor, index: torch.Tensor, updates: torch.Tensor, reduction: 
         flat = flat * x.size(d) + from_start(place, x.size(d))
     rows = x.unsqueeze(-1).flatten(0, depth - 1).flatten(1)  # (position, element of the slice there)
     given = updates.unsqueeze(-1).flatten(0, index.dim() - 2).flatten(1) if index.dim() > 1 else updates.reshape(1, -1)
-    return _reduced(rows, 0, flat.reshape(-1, 1).expand_as(given), given, reduction).reshape(x.shape)
+    found: torch.Tensor = _reduced(rows, 0, flat.reshape(-1, 1).expand_as(given), given, reduction)
+    return found.reshape(x.shape)
 
 
 def _reduced(x: Any, axis: int, where: Any, updates: Any, reduction: str) -> Any:
@@ -58,7 +59,7 @@ def _kernels(reduction: str) -> Any:
     return modular if reduction in ("add", "mul") else ordered
 
 
-@rule("TensorScatter")
+@rule("TensorScatter", since=24)
 def tensor_scatter(cache: Any, update: Any, first: Any = None, *, axis: int = -2, mode: str = "linear") -> Any:
     """The cache with the update written from step first[b] on; a circular one goes on at its start."""
     return by_bits(lambda c, u: write_steps(c, u, first, axis, mode == "circular"), cache, update)

@@ -10,17 +10,17 @@ from ..operands import constant_of, ints, leaf, number, rank_of, shape_of
 from ..registry import rule
 
 
-@rule("SequenceConstruct")
+@rule("SequenceConstruct", since=11)
 def sequence_construct(*parts: Any) -> Any:
     return (list(parts),)
 
 
-@rule("SequenceEmpty")
+@rule("SequenceEmpty", since=11)
 def sequence_empty(*, dtype: int = 1) -> Any:
     return ([],)
 
 
-@rule("SequenceAt")
+@rule("SequenceAt", since=11)
 def sequence_at(sequence: Any, position: Any) -> Any:
     return sequence[number(position)] if _known(sequence, position) else element_at(sequence, position)
 
@@ -30,7 +30,7 @@ def element_at(sequence: list[torch.Tensor], position: torch.Tensor) -> torch.Te
     return sequence[int(position)]
 
 
-@rule("SequenceErase")
+@rule("SequenceErase", since=11)
 def sequence_erase(sequence: Any, position: Any = None) -> Any:
     """The last one by default."""
     if not _known(sequence, position):
@@ -49,7 +49,7 @@ def _without(sequence: list[Any], place: int) -> list[Any]:
     return [*sequence[:place], *sequence[place + 1 :]]
 
 
-@rule("SequenceInsert")
+@rule("SequenceInsert", since=11)
 def sequence_insert(sequence: Any, tensor: Any, position: Any = None) -> Any:
     """At the end by default."""
     if not _known(sequence, position):
@@ -67,7 +67,7 @@ def with_element(
     return [*sequence[:place], tensor, *sequence[place:]]
 
 
-@rule("SequenceLength")
+@rule("SequenceLength", since=11)
 def sequence_length(sequence: Any) -> Any:
     return torch.tensor(len(sequence)) if isinstance(sequence, list) else length_of(sequence)
 
@@ -77,16 +77,17 @@ def length_of(sequence: list[torch.Tensor]) -> torch.Tensor:
     return torch.tensor(len(sequence), device=sequence[0].device if sequence else None)
 
 
-@rule("ConcatFromSequence")
+@rule("ConcatFromSequence", since=11)
 def concat_from_sequence(sequence: Any, *, axis: int, new_axis: int = 0) -> Any:
     return torch.stack(sequence, axis) if new_axis else torch.cat(sequence, axis)
 
 
-@rule("SplitToSequence")
+@rule("SplitToSequence", since=11)
 def split_to_sequence(x: Any, split: Any = None, *, axis: int = 0, keepdims: int = 1) -> Any:
     """Parts of the given sizes, or of one size but the last; single slices where none is given."""
     shape = shape_of(x)
-    size = None if shape is None else shape[axis]
+    size: Any = None if shape is None else shape[axis]
+    sizes: Any
     sizes, one = (1, True) if split is None else (ints(split), rank_of(split) == 0)
     if isinstance(sizes, tuple) and one:
         sizes = sizes[0]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 
 from ..operands import ints, leaf, rank_of, shape_of
 from ..registry import rule
+from .sizes import dims_of, of_dims, product, same
 
 
 # --------------------------------------------------------------------------------------------------------- one to one
@@ -29,9 +31,29 @@ def reshape(x: Any, shape: Any, *, allowzero: int = 0) -> Any:
         return x.reshape(dims) if allowzero else reshape_to(x, dims)
     if allowzero:
         return x.reshape(dims)
-    if len(dims) == 2 and _is(dims[0], 0) and _is(dims[1], -1) and (rank_of(x) or 0) > 1:
-        return x.flatten(1)  # of an empty batch, too
-    return x.reshape(tuple(x.size(i) if _is(d, 0) else d for i, d in enumerate(dims)))
+    given = dims_of(x)
+    if len(dims) == 2 and _is(dims[0], 0) and _is(dims[1], -1) and given is not None and len(given) > 1:
+        return of_dims(x.flatten(1), (given[0], product(given[1:])))  # of an empty batch, too
+    dims = tuple((x.size(i) if given is None else given[i]) if _is(d, 0) else d for i, d in enumerate(dims))
+    return of_dims(x.reshape(dims), _inferred(given, dims))
+
+
+def _inferred(given: Any, dims: Any) -> Any:
+    """The dims of a reshape with its -1 in numbers, where the others divide what there was without a rest."""
+    place = next((i for i, d in enumerate(dims) if _is(d, -1)), None)
+    if place is None:
+        return dims
+    rest = [d for i, d in enumerate(dims) if i != place]
+    found = None
+    if given is not None:
+        left = list(given)
+        for d in [d for d in rest if not isinstance(d, int)]:
+            at = next((i for i, g in enumerate(left) if same(g, d)), None)
+            left = [g for i, g in enumerate(left) if i != at] if at is not None else [0]
+        whole, part = (math.prod(d for d in ds if isinstance(d, int)) for ds in (left, rest))
+        if part and whole and whole % part == 0:
+            found = product([whole // part, *(d for d in left if not isinstance(d, int))])
+    return (*dims[:place], found, *dims[place + 1 :])
 
 
 @leaf
@@ -119,7 +141,7 @@ def insert_axes(x: torch.Tensor, axes: Any) -> torch.Tensor:
     return x
 
 
-@rule("Expand")
+@rule("Expand", since=8)
 def expand(x: Any, shape: Any) -> Any:
     """Both ways: a 1 in the shape keeps the dim of x."""
     wanted, known = ints(shape), shape_of(x)
@@ -128,11 +150,14 @@ def expand(x: Any, shape: Any) -> Any:
     new = len(wanted) - len(known)
     if new < 0:
         wanted, new = (1,) * -new + wanted, 0
-    plain = all(isinstance(d, int) or i < new or known[i - new] == 1 for i, d in enumerate(wanted))
-    if not plain:
+    given = dims_of(x) or ()
+    at = [(d, given[i - new] if i >= new else None) for i, d in enumerate(wanted)]
+    if not all(isinstance(d, int) or g is None or _is(g, 1) or same(g, d) for d, g in at):
         return broadcast(x, wanted)
-    dims = tuple(-1 if i >= new and _is(d, 1) else d for i, d in enumerate(wanted))
-    return x if all(_is(d, -1) for d in dims) else x.expand(dims)
+    dims = tuple(-1 if g is not None and (_is(d, 1) or same(g, d)) else d for d, g in at)
+    if all(_is(d, -1) for d in dims):
+        return x
+    return of_dims(x.expand(dims), [g if _is(d, 1) and g is not None else d for d, g in at])
 
 
 @leaf

@@ -1,7 +1,8 @@
 """Arithmetic on small tensors that are known while lowering, as numbers or as sizes of an input.
 
-What exporters write as chains of Shape, Gather, Mul and Concat becomes plain numbers in the generated code. An element is
-a number or a proxy of one; one of a float tensor may be a Python int, too. What only moves elements is in size_moves.py.
+What exporters write as chains of Shape, Gather, Mul and Concat becomes plain numbers in the generated code. An element
+is a number or a proxy of one; one of a float tensor may be a Python int, too. What only moves elements is in
+size_moves.py.
 """
 
 from __future__ import annotations
@@ -47,7 +48,21 @@ def shape_tensor(x: torch.Tensor, start: int, end: int) -> torch.Tensor:
 def dims_of(x: Any) -> tuple[Any, ...] | None:
     """The dims of a tensor, each a number or a proxy of one; None where the rank is unknown."""
     shape = shape_of(x)
-    return None if shape is None else tuple(d if isinstance(d, int) else x.size(i) for i, d in enumerate(shape))
+    if shape is None:
+        return None
+    made = x.node.meta.get("dims") if recorded(x) else None
+    made = made if made is not None and len(made) == len(shape) else (None,) * len(shape)
+    return tuple(
+        d if isinstance(d, int) else x.size(i) if m is None else m
+        for i, (d, m) in enumerate(zip(shape, made, strict=True))
+    )
+
+
+def of_dims(x: Any, dims: Any) -> Any:
+    """x, whose dims the rules of later nodes then know: numbers or proxies, None for an unknown one."""
+    if recorded(x):
+        x.node.meta["dims"] = tuple(dims)
+    return x
 
 
 @size_rule("Shape", any_input=True)
@@ -258,8 +273,8 @@ def _either(a: Any, b: Any) -> Any:
     return True if known[0] else (b if known[0] is a else a)
 
 
-_EXACT = (operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod, operator.neg, divided)
-_EXACT += (torch.sym_min, torch.sym_max, chosen, abs)
+_EXACT: tuple[Any, ...] = (operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod, operator.neg)
+_EXACT += (torch.sym_min, torch.sym_max, divided, chosen, abs)
 _TO_INTEGER = (math.floor, math.ceil, round, torch.sym_int)
 
 

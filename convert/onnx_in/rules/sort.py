@@ -31,7 +31,7 @@ def largest_first(x: torch.Tensor, k: int, axis: int, largest: bool) -> tuple[to
     return values.narrow(axis, 0, k), index.narrow(axis, 0, k)
 
 
-@rule("Unique")
+@rule("Unique", since=11)
 def unique(x: Any, *, axis: int | None = None, sorted: int = 1) -> Any:
     found = distinct(x, axis, bool(sorted))
     return found[0], found[1], found[2], found[3]
@@ -45,11 +45,11 @@ def distinct(
     and how many there are of each; in ascending order or in that of their first places."""
     if axis is None:
         x = x.reshape(-1)
-    along = 0 if axis is None else axis
+    along = 0 if axis is None else axis % x.dim()
     _, inverse, counts = torch.unique(x, return_inverse=True, return_counts=True, dim=axis)
     places = torch.arange(inverse.numel(), device=x.device)
     first = places.new_zeros(counts.numel()).scatter_reduce(0, inverse, places, "amin", include_self=False)
     if not ascending:
         order = first.argsort()
         first, counts, inverse = first[order], counts[order], order.argsort()[inverse]
-    return x.index_select(along, first), first, inverse, counts
+    return x[(slice(None),) * along + (first,)], first, inverse, counts

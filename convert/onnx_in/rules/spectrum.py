@@ -133,4 +133,4 @@ def mel_weights(
         result[rising, i] = (rising - left).to(result.dtype) / max(middle - left, 1)
         result[middle, i] = 1
         result[falling, i] = (right - falling) / max(right - middle, 1)
-    return result.to(dtype)
+    return result.to(low.device, dtype)

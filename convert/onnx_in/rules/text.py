@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from re import _constants as re_constants
+from re import _parser as re_parser
 from typing import Any
 
 import numpy as np
@@ -111,7 +113,28 @@ def regex_full_match(x: Any, *, pattern: str) -> Any:
         re.compile(python)
     except re.error as error:
         raise ValueError(f"the pattern {pattern!r} is not one of Python's: {error}") from error
+    if _repeats_repeats(re_parser.parse(python)):
+        raise ValueError(f"the pattern {pattern!r} repeats what is repeated: Python may take for ever where RE2 does not")
     return texts_match(plain(x), python)
+
+
+def _repeats_repeats(parsed: Any, inside: bool = False) -> bool:
+    """Whether an unbounded repetition stands inside another one."""
+    for name, arguments in parsed:
+        unbounded = str(name) in ("MAX_REPEAT", "MIN_REPEAT") and arguments[1] == re_constants.MAXREPEAT
+        if unbounded and inside:
+            return True
+        for inner in _patterns(arguments):
+            if _repeats_repeats(inner, inside or unbounded):
+                return True
+    return False
+
+
+def _patterns(arguments: Any) -> list[Any]:
+    """The patterns that a parsed element is made of."""
+    if isinstance(arguments, re_parser.SubPattern):
+        return [arguments]
+    return [p for each in arguments for p in _patterns(each)] if isinstance(arguments, (list, tuple)) else []
 
 
 @leaf
@@ -177,4 +200,5 @@ def count_grams(x: Any, table: Any, columns: int, skips: int, once: bool) -> tor
                     if gram in found:
                         counts[found[gram][0]] += 1
     result = np.minimum(result, 1) * weight if once else result * weight
-    return torch.from_numpy(result[0] if tokens.ndim < 2 else result)
+    device = x.device if isinstance(x, torch.Tensor) else None
+    return torch.as_tensor(result[0] if tokens.ndim < 2 else result, device=device)

@@ -32,7 +32,8 @@ class Forest:
     members: dict[int, list[float]] = field(default_factory=dict)  # of the nodes of mode MEMBER
 
     def depth(self) -> int:
-        """The largest number of decisions on a way. Raises ValueError on a node that is reached twice or is missing."""
+        """The largest number of decisions on a way. Raises ValueError on a decision that is missing, met twice or not
+        at all."""
         deepest, seen, stack = 0, set(), [(root, 0) for root in self.roots]
         while stack:
             node, depth = stack.pop()
@@ -42,6 +43,8 @@ class Forest:
             if self.mode[node] != LEAF:
                 seen.add(node)
                 stack += [(self.yes[node], depth + 1), (self.no[node], depth + 1)]
+        if len(seen) != sum(mode != LEAF for mode in self.mode):
+            raise ValueError("the nodes do not form trees")
         return deepest
 
 
@@ -69,9 +72,10 @@ class Trees(torch.nn.Module):
         self._table("missing", torch.tensor(forest.missing, dtype=torch.bool))
         weight = torch.zeros(len(forest.mode), targets, dtype=dtype)
         voted = torch.zeros(len(forest.mode), targets, dtype=torch.bool)
-        for node, target, value in forest.votes:
-            weight[node, target] += value
-            voted[node, target] = True
+        nodes, ids, values = zip(*forest.votes, strict=True) if forest.votes else ((), (), ())
+        at = (torch.tensor(nodes, dtype=torch.int64), torch.tensor(ids, dtype=torch.int64))
+        weight.index_put_(at, torch.tensor(values, dtype=dtype), accumulate=True)
+        voted.index_put_(at, torch.tensor(True))
         self._table("weight", weight)
         self._table("voted", voted)
         longest = max(map(len, forest.members.values()), default=0)
@@ -195,13 +199,12 @@ def read_forest(nodes: dict[str, Any], votes: tuple[Any, ...]) -> Forest:
 
     yes, no = ways("truenodeids"), ways("falsenodeids")
     led_to = {n for i, m in enumerate(modes) if m != LEAF for n in (yes[i], no[i])}
-    first: dict[int, int] = {}
-    for i, tree in enumerate(trees):
-        if i not in led_to:
-            first.setdefault(tree, i)
+    roots = [i for i in range(len(trees)) if i not in led_to]
+    if len(roots) != len(set(trees)):
+        raise ValueError("the nodes do not form trees")
     missing = list(nodes["missing_value_tracks_true"]) or [0] * len(modes)
     return Forest(
-        list(first.values()),
+        roots,
         list(nodes["featureids"]),
         list(nodes["values"]),
         modes,
@@ -286,24 +289,25 @@ def tree_ensemble_classifier(
     post_transform: str = "NONE",
     site: Any,
 ) -> Any:
-    """The labels and the scores. Two labels, and votes for one of them alone: the score of that is the second's."""
+    """The labels and the scores. Two labels and votes for one alone: the second is chosen where the score is positive,
+    or above one half if no vote is negative; votes for the first stand for the score of the second, and the first's is
+    made from it."""
     given = dict(locals())
     nodes = {name.removeprefix("nodes_"): given[name] for name in given if name.startswith("nodes_")}
     nodes["values"] = tensor_or(nodes_values_as_tensor, nodes_values)
     weights = tensor_or(class_weights_as_tensor, class_weights)
     labels = tuple(classlabels_strings or classlabels_int64s)
     base = tensor_or(base_values_as_tensor, base_values)
-    single = len(labels) == 2 and len(set(class_ids)) == 1
-    targets = 1 if single else len(labels)
-    ids = [0] * len(class_ids) if single else class_ids
-    forest = read_forest(nodes, (class_treeids, class_nodeids, ids, weights))
+    binary = len(labels) == 2 and len(set(class_ids)) == 1
+    targets = 1 if binary and class_ids[0] == 0 else len(labels)
+    forest = read_forest(nodes, (class_treeids, class_nodeids, class_ids, weights))
     scores = run(site, Trees(forest, targets, "SUM", base[-targets:], precision(x)), x)
-    if not single:
-        return classified(torch.argmax(scores, 1), labels), transformed(scores, post_transform).to(torch.float32)
-    positive = all(w >= 0 for w in weights)
-    best = (scores[:, 0] > (0.5 if positive else 0.0)).to(torch.int64)
-    if post_transform == "NONE" and positive:
-        both = torch.cat([1 - scores, scores], 1)
-    else:
-        both = transformed(torch.cat([-scores, scores], 1), post_transform)
-    return classified(best, labels), both.to(torch.float32)
+    best = torch.argmax(scores, 1)
+    if binary:
+        positive = all(w >= 0 for w in weights)
+        best = (scores[:, -1] > (0.5 if positive else 0.0)).to(torch.int64)
+        if targets == 1:
+            first = 1 - scores if positive and post_transform != "LOGISTIC" else -scores
+            scores = torch.cat([first, scores], 1)
+            post_transform = post_transform if post_transform == "LOGISTIC" else "NONE"
+    return classified(best, labels), transformed(scores, post_transform).to(torch.float32)

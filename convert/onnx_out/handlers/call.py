@@ -1,7 +1,7 @@
 """What a handler meets: one TensorFlow op, to be written as ONNX nodes in tf2onnx's graph.
 
-A handler is a function of a `Call` and of the op's inputs, `Value`s with the operators of Python, and returns what stands
-for the op's outputs. Values that are known while converting are computed then.
+A handler is a function of a `Call` and of the op's inputs, `Value`s with the operators of Python, and returns what
+stands for the op's outputs. Values that are known while converting are computed then.
 """
 
 from __future__ import annotations
@@ -97,7 +97,13 @@ class Value:
     def reshape(self, *dims: int | Value) -> Value:
         """Dims are numbers (-1 and 0 as in ONNX) or int64 of shape (1,)."""
         parts = [d if isinstance(d, Value) else self.call.const([d], "int64") for d in dims]
-        joined = self.call.op("Concat", *parts, axis=0) if len(parts) > 1 else parts[0] if parts else self.call.const([], "int64")
+        joined = (
+            self.call.op("Concat", *parts, axis=0)
+            if len(parts) > 1
+            else parts[0]
+            if parts
+            else self.call.const([], "int64")
+        )
         return self.call.op("Reshape", self, joined)
 
     def unsqueeze(self, *axes: int) -> Value:
@@ -206,7 +212,11 @@ class Call:
 
     def _input(self, index: int) -> Value:
         producer = self.node.inputs[index]
-        array = np.asarray(producer.get_tensor_value(as_list=False)) if producer is not None and producer.is_const() else None
+        array = (
+            np.asarray(producer.get_tensor_value(as_list=False))
+            if producer is not None and producer.is_const()
+            else None
+        )
         return Value(self, self.node.input[index], array)
 
     def attr(self, name: str, default: Any = None) -> Any:
@@ -214,7 +224,8 @@ class Call:
         return found.decode() if isinstance(found, bytes) else found
 
     def output_dtype(self, index: int = 0) -> np.dtype[Any]:
-        return np.dtype(helper.tensor_dtype_to_np_dtype(self.ctx.get_dtype(self.node.output[index])))
+        found: np.dtype[Any] = np.dtype(helper.tensor_dtype_to_np_dtype(self.ctx.get_dtype(self.node.output[index])))
+        return found
 
     def const(self, value: Any, dtype: Any) -> Value:
         return Value(self, array=np.asarray(value, dtype))
@@ -222,7 +233,9 @@ class Call:
     def add_constant(self, array: Any) -> str:
         from tf2onnx import utils
 
-        return str(self.ctx.make_const(utils.make_name("const"), np.ascontiguousarray(array).reshape(array.shape)).output[0])
+        return str(
+            self.ctx.make_const(utils.make_name("const"), np.ascontiguousarray(array).reshape(array.shape)).output[0]
+        )
 
     def op(self, kind: str, *inputs: Value | None, **attributes: Any) -> Value:
         """A node of one output. An input that is left out is None."""
@@ -232,7 +245,9 @@ class Call:
         known = [v for v in inputs if v is not None and v.array is not None]
         if known and len(known) == len(inputs):
             return [Value(self, array=array) for array in self._computed(kind, count, known, attributes)]
-        node = self.ctx.make_node(kind, ["" if v is None else v.name for v in inputs], attr=attributes, output_count=count)
+        node = self.ctx.make_node(
+            kind, ["" if v is None else v.name for v in inputs], attr=attributes, output_count=count
+        )
         return [Value(self, name) for name in node.output]
 
     def _computed(self, kind: str, count: int, inputs: Sequence[Value], attributes: Any) -> list[np.ndarray]:

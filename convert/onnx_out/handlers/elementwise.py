@@ -29,20 +29,39 @@ def log1p(call: Call, x: Value) -> Value:
     return near.where(2 * call.op("Atanh", inside / (inside + 2)), call.op("Log", 1 + x))
 
 
+@handler("Log")
+def log(call: Call, x: Value) -> Value:
+    """tf2onnx computes it in float32 where x is float64."""
+    return call.op("Log", x)
+
+
+@handler("Xlogy", "Xlog1py", "Xdivy")
+def product_or_zero(call: Call, x: Value, y: Value) -> Value:
+    """0 where x is 0, whatever y is."""
+    none = x.equal(0.0)
+    kind = call.node.type
+    if kind == "Xdivy":
+        return none.where(x, x / none.where(y.same(1.0), y))
+    inside = none.where(y.same(0.5), y)
+    return none.where(x, x * (call.op("Log", inside) if kind == "Xlogy" else log1p(call, inside)))
+
+
 @handler("Erfinv")
 def erfinv(call: Call, x: Value) -> Value:
     """Winitzki's approximation (relative error 2e-3), then Newton's steps with the curvature taken in (Halley)."""
     inside = call.op("Abs", x) < 1
-    p = inside.where(x, 0.0)
+    p = inside.where(x, 0.5)
     a = 0.147
     tail = call.op("Log", (1 - p) * (1 + p))
     b = tail * 0.5 + 2 / (math.pi * a)
-    y = call.op("Sign", p) * call.op("Sqrt", call.op("Sqrt", b * b - tail / a) - b)
+    square = call.op("Sqrt", b * b - tail / a) - b
+    # at 0 the root has no derivative, and needs none: the steps take their own from p
+    y = call.op("Sign", p) * call.op("Sqrt", call.op("Max", square, p.same(1e-30)))
     for _ in range(3):
         step = (call.op("Erf", y) - p) * (math.sqrt(math.pi) / 2) * call.op("Exp", y * y)
         y = y - step / (1 + y * step)
-    edge = call.op("Abs", x).equal(1.0)
-    return inside.where(y, edge.where(x * np.inf, np.nan))
+    infinite = (x > 0.0).where(p.same(np.inf), p.same(-np.inf))
+    return inside.where(y, call.op("Abs", x).equal(1.0).where(infinite, np.nan))
 
 
 @handler("FloorDiv")
@@ -75,7 +94,9 @@ def bitcast(call: Call, x: Value) -> Value:
     target = call.output_dtype()
     sign = np.array(np.iinfo(target).min, target) if target.kind == "i" else None
     readers = call.ctx.find_output_consumers(call.node.output[0])
-    masks = [other.get_tensor_value() for r in readers for other in r.inputs if r.type == "BitwiseAnd" and other.is_const()]
+    masks = [
+        other.get_tensor_value() for r in readers for other in r.inputs if r.type == "BitwiseAnd" and other.is_const()
+    ]
     if sign is None or x.dtype.itemsize != target.itemsize or not readers or masks != [int(sign)] * len(readers):
         raise ValueError(f"Bitcast of {x.dtype} to {target}: ONNX has no op for it below opset 26")
     negative = (x < 0.0) | (x.equal(0.0) & (1 / x < 0.0))
@@ -90,7 +111,9 @@ def any_all(call: Call, x: Value, axes: Value) -> Value:
     over = [int(a) for a in axes.array.reshape(-1)]
     if not over:
         return x
-    return number.reduce("Max" if call.node.type == "Any" else "Min", *over, keepdims=call.attr("keep_dims")).cast("bool")
+    return number.reduce("Max" if call.node.type == "Any" else "Min", *over, keepdims=call.attr("keep_dims")).cast(
+        "bool"
+    )
 
 
 @handler("Cross")

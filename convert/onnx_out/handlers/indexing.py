@@ -31,7 +31,9 @@ def dynamic_update_slice(call: Call, x: Value, update: Value, start: Value) -> V
     size, new = (call.op("Concat", *[v.size(i) for i in range(x.rank)], axis=0) for v in (x, update))
     begin = call.op("Min", call.op("Max", start.cast("int64"), call.const(0, "int64")), size - new)
     pads = call.op("Concat", begin, size - new - begin, axis=0)
-    covered = call.op("Pad", call.op("Expand", call.const(True, "bool"), new).cast("int32"), pads, call.const(0, "int32"))
+    covered = call.op(
+        "Pad", call.op("Expand", call.const(True, "bool"), new).cast("int32"), pads, call.const(0, "int32")
+    )
     return covered.cast("bool").where(_padded(call, update, pads), x)
 
 
@@ -64,6 +66,14 @@ def in_top_k(call: Call, predictions: Value, targets: Value, k: Value) -> Value:
     ahead = (predictions > own).cast("int64").reduce("Sum", 1)
     odd = call.op("IsNaN", predictions) | call.op("IsInf", predictions)
     return legal & (ahead < k.cast("int64")) & ~odd.cast("int32").reduce("Max", 1).cast("bool")
+
+
+@handler("TopKV2")
+def top_k(call: Call, x: Value, k: Value) -> list[Value]:
+    """In the dtype of x: tf2onnx sorts float64 as float32, and integers above 2^24 with it."""
+    wide = x.cast("int32") if x.dtype.kind in "iu" and x.dtype.itemsize < 4 else x
+    values, indices = call.ops("TopK", 2, wide, k.cast("int64").reshape(1), axis=-1, largest=1, sorted=1)
+    return [values.cast(x.dtype), indices.cast(call.output_dtype(1))]
 
 
 @handler("Bucketize")
@@ -105,7 +115,9 @@ def segments(call: Call, x: Value, ids: Value, count: Value) -> Value:
     kept = at >= 0
     spare = length - 1 + 1  # one more segment takes what is left out
     at = kept.where(at, spare)
-    start = call.op("Expand", call.const(_neutral(kind, x.dtype), x.dtype), call.op("Concat", length + 1, *inner, axis=0))
+    start = call.op(
+        "Expand", call.const(_neutral(kind, x.dtype), x.dtype), call.op("Concat", length + 1, *inner, axis=0)
+    )
     scattered = call.op("ScatterND", start, at.unsqueeze(1), rows, reduction=REDUCTIONS[kind])
     zero, axis = call.const([0], "int64"), call.const([0], "int64")
     return call.op("Slice", scattered, zero, length, axis)

@@ -7,8 +7,8 @@ from .call import Call, Value, handler
 
 @handler("ImageProjectiveTransformV3")
 def projective_transform(call: Call, x: Value, transforms: Value, size: Value, fill: Value) -> Value:
-    """(b, h, w, c) at ((a0 x + a1 y + a2) / k, (b0 x + b1 y + b2) / k), k = c0 x + c1 y + 1, for each pixel (x, y) of the
-    result; transforms (b or 1, 8). fill where k is 0, or outside with fill_mode CONSTANT."""
+    """(b, h, w, c) at ((a0 x + a1 y + a2) / k, (b0 x + b1 y + b2) / k), k = c0 x + c1 y + 1, for each pixel (x, y) of
+    the result; transforms (b or 1, 8). fill where k is 0, or outside with fill_mode CONSTANT."""
     rows, columns = (size.slice(i, i + 1, 0).cast("int64") for i in (0, 1))
     out_y = call.range(rows, "float32").unsqueeze(0, 2)
     out_x = call.range(columns, "float32").unsqueeze(0, 1)

@@ -1,5 +1,6 @@
 """Resizing. Linear is ONNX's; the others are one product with a small matrix for each spatial axis, which is exact and
-differentiable as it stands: ONNX's Resize has no Lanczos, no translation, and a cubic whose coefficients are not those of TensorFlow's table.
+differentiable as it stands: ONNX's Resize has no Lanczos, no translation, and a cubic whose coefficients are not those
+of TensorFlow's table.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ Kernel = Callable[[Call, Value], Value]
 def scale_and_translate(call: Call, x: Value, size: Value, scale: Value, shift: Value) -> Value:
     """Every sample is a mean of the source pixels weighted by a kernel; 0 where its centre is outside."""
     kernel, radius = KERNELS[call.attr("kernel_type")]
-    weights = [
-        _weights(call, x.size(1 + i), *(v.slice(i, i + 1, 0) for v in (size, scale, shift)), kernel, radius) for i in (0, 1)
-    ]
-    return _resized(call, x, *weights)
+
+    def weights(i: int) -> Value:
+        target, factor, offset = (v.slice(i, i + 1, 0) for v in (size, scale, shift))
+        return _weights(call, x.size(1 + i), target, factor, offset, kernel, radius)
+
+    return _resized(call, x, weights(0), weights(1))
 
 
 def _weights(
@@ -102,8 +105,8 @@ def _cubic_positions(call: Call, source: Value, target: Value, corners: bool, ha
 
 
 def _cubic_weights(call: Call, at: Value, source: Value, half: bool) -> Value:
-    """(target, source): four neighbours each. Beyond the border the weight goes to the border pixel, or, with half-pixel
-    centres, is left out and the rest scaled up."""
+    """(target, source): four neighbours each. Beyond the border the weight goes to the border pixel, or, with
+    half-pixel centres, is left out and the rest scaled up."""
     floor = call.op("Floor", at)
     part = call.op("Round", (at - floor) * 1024) / 1024
     kernel = _cubic(-0.5 if half else -0.75)

@@ -1,6 +1,5 @@
-"""Fourier transforms and complex numbers: in ONNX a complex tensor is a float one with a last axis of (real, imaginary).
-
-tf2onnx goes on to call such a tensor complex, without that axis; so does `Value.dims`.
+"""Fourier transforms and complex numbers: in ONNX a complex tensor is a float one with a last axis of (real,
+imaginary). tf2onnx goes on to call such a tensor complex, without that axis; so does `Value.dims`.
 """
 
 from __future__ import annotations
@@ -73,8 +72,8 @@ def fft2d(call: Call, x: Value) -> Value:
 
 @handler("IRFFT")
 def irfft(call: Call, x: Value, length: Value) -> Value:
-    """The mirrored half is put back first. Only the real part of what comes out is kept: the imaginary parts of the first
-    and of the middle value have no say in it."""
+    """The mirrored half is put back first. Only the real part of what comes out is kept: the imaginary parts of the
+    first and of the middle value have no say in it."""
     if length.array is None:
         raise ValueError("IRFFT of a length that is not known while converting")
     n, axis = int(length.array.reshape(-1)[0]), x.rank - 1

@@ -12,8 +12,8 @@ __all__ = ["traceable"]
 @contextlib.contextmanager
 def traceable() -> Iterator[None]:
     """While open: images resize to sizes that are tensors (UpSampling2D of None dims), TimeDistributed runs over an
-    unknown number of steps (Keras' own graph mixes them up with the batch), look-up tables of integers become constants,
-    and grouped and channels-first convolutions are plain ops, not compiled with XLA."""
+    unknown number of steps (Keras' own graph mixes them up with the batch), look-up tables of integers become
+    constants, and grouped and channels-first convolutions are plain ops, not compiled with XLA."""
     import keras.src.backend.tensorflow.nn as nn
     import keras.src.ops.image as image
     import tensorflow as tf
@@ -87,7 +87,12 @@ def _conv(own: Any) -> Any:
     from keras.src.backend.tensorflow.nn import _convert_data_format
 
     def conv(
-        inputs: Any, kernel: Any, strides: Any = 1, padding: str = "valid", data_format: Any = None, dilation_rate: Any = 1
+        inputs: Any,
+        kernel: Any,
+        strides: Any = 1,
+        padding: str = "valid",
+        data_format: Any = None,
+        dilation_rate: Any = 1,
     ) -> Any:
         order = _convert_data_format(backend.standardize_data_format(data_format), len(inputs.shape))
         return tf.nn.convolution(inputs, kernel, strides, padding.upper(), data_format=order, dilations=dilation_rate)

@@ -1,0 +1,47 @@
+"""keras.applications goes to ONNX: valid, equal in ONNX Runtime at two batch sizes, every variable kept."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from fixtures.keras_zoo.applications import ARCHITECTURES, build, example
+from isomorph.convert.onnx_out.api import to_onnx
+from tests.convert.test_keras_zoo import opened
+
+pytestmark = pytest.mark.slow
+
+
+def test_every_architecture_is_listed() -> None:
+    offered = {name for name in dir(keras.applications) if name[0].isupper()}
+    assert offered == ARCHITECTURES.keys()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_goes_to_onnx(name: str) -> None:
+    model = build(name)
+    proto = to_onnx(model, example=example(name)).proto
+    onnx.checker.check_model(proto, full_check=True)
+    held = {t.name: t for t in proto.graph.initializer}
+    for variable in model.variables:
+        assert numpy_helper.to_array(held[variable.path]).tobytes() == np.asarray(variable).tobytes(), variable.path
+    kinds = Counter(node.op_type for node in proto.graph.node)
+    for kind in ("BatchNormalization", "Dropout"):
+        assert kinds[kind] == sum(type(layer).__name__ == kind for layer in model._flatten_layers())
+    session: Any = opened(proto)
+    del proto, held
+    gc.collect()
+    for batch in (1, 3):
+        x = example(name, batch, seed=1)
+        ours, theirs = session.run(None, {session.get_inputs()[0].name: x})[0], np.asarray(model(x, training=False))
+        assert batch == 1 or theirs.std(axis=0).max() > 1e-2 * np.abs(theirs).max(), (
+            "the examples are all alike to the model"
+        )
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * np.abs(theirs).max())

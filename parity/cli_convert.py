@@ -16,7 +16,7 @@ from typing import Any
 
 from isomorph.convert.errors import UsageError
 from isomorph.convert.inputspec import parse_all
-from isomorph.convert.routes import Converter, Route, find, is_code, source_format, target_format
+from isomorph.convert.routes import Route, find, is_code, source_format, target_format
 
 from .cli import error_document
 from .console import Console, json_text
@@ -148,7 +148,7 @@ def _convert(options: argparse.Namespace, route: Route, streams: Console, docume
             if options.verify != "none":
                 stage("verify")
                 start = time.perf_counter()
-                for proof in prove(_compared(models, leg, options.dtype, stage, own), options.verify, options.seed):
+                for proof in prove(_compared(models, route, options.dtype, stage, own), options.verify, options.seed):
                     said = proof.verdict.to_dict()
                     entry.setdefault("checks", []).append(
                         {"original": proof.original, "converted": proof.converted, "verdict": said}
@@ -187,18 +187,19 @@ def _settled(options: argparse.Namespace, route: Route, model: Any) -> argparse.
     return settled
 
 
-def _compared(models: list[Any], leg: Converter, dtype: str | None, say: Any, own: dict[str, Any]) -> list[Any]:
+def _compared(models: list[Any], route: Route, dtype: str | None, say: Any, own: dict[str, Any]) -> list[Any]:
     """The models as they are compared. With --dtype, a torch source in that precision; what becomes torch in its
     source's, as casting it is torch's own work; and what was cast with what is made of it."""
     if dtype is None:
         return models
     from .legs import in_dtype, step
 
+    at, cast = len(models) - 2, route.legs.index(route.options["dtype"])
     if models[0].format == "torch":
         return [in_dtype(models[0], dtype), *models[1:]]
-    if leg.target == "torch":
-        return [*models[:-1], step(leg, models[-2], {**own, "dtype": None}, say)]
-    return models[1:]
+    if at == cast:
+        return [*models[:-1], step(route.legs[at], models[-2], {**own, "dtype": None}, say)]
+    return models if at < cast else models[1:]
 
 
 def _headed(proof: Any, named: bool) -> str:

@@ -54,8 +54,8 @@ class _Vote:
 class Ledger:
     """Collects findings and turns them into `Check`s and `Mismatch`es.
 
-    strict: whether kinks and leaks are mismatches; otherwise they are warnings. rounded: leaks are warnings in any case,
-    as the float64 twin of one model has its constants as they were written, that of the other as float32 holds them.
+    strict: whether kinks and leaks are mismatches; otherwise they are warnings. rounded: leaks are warnings in any
+    case: the float64 twin of one model has its constants as they were written, that of the other as float32 holds them.
     """
 
     def __init__(self, strict: bool = True, rounded: bool = False) -> None:

@@ -156,9 +156,15 @@ def _to_torch(model: Model, options: Mapping[str, Any], say: Say) -> Model:
         model.subject, layout=options.get("layout") or "torch", trainable=options.get("trainable") or "auto",
         dtype=options.get("dtype"), progress=say,
     )  # fmt: skip
+    if options.get("dtype"):  # the ports say what it takes now
+        made.inputs, made.outputs = (_retyped(ports, options["dtype"]) for ports in (made.inputs, made.outputs))
     specs = tuple(_in_torch_order(spec, made.inputs) for spec in model.specs)
     notes = tuple(made.report.get("notes", ()))
     return Model("torch", made, report=dict(made.report), specs=specs, notes=notes)
+
+
+def _retyped(ports: Sequence[Any], dtype: str) -> tuple[Any, ...]:
+    return tuple(replace(port, dtype=dtype) if "float" in port.dtype else port for port in ports)
 
 
 def _in_torch_order(spec: InputSpec, ports: Sequence[Any]) -> InputSpec:

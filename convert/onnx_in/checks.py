@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 MAX_NODES = 1_000_000  # after its functions are inlined
+MAX_RANK = 64  # of a tensor
 MAX_CALLS = 64  # of functions inside functions
 KEPT = "isomorph"  # functions of this domain are ops to us
 
@@ -112,6 +113,17 @@ def _defined(domain: str, op: str, version: int) -> bool:
         return bool(onnx.defs.has(op, version, domain))
     registry.load_rules()
     return any(rule.domain == domain and rule.op == op for rule in registry.rules())
+
+
+def require_numbers(model: Any, where: str) -> None:
+    """UsageError: an axis that no tensor has, a Split that names another number of outputs than it has. onnx's shape
+    inference would reach past the end of its memory."""
+    for node in proto.nodes(model):
+        for attribute in node.attribute:
+            if attribute.name == "axis" and abs(attribute.i) > MAX_RANK:
+                raise UsageError(f"{where}: {describe(node)} has no axis {attribute.i}")
+            if attribute.name == "num_outputs" and attribute.i != len(node.output):
+                raise UsageError(f"{where}: {describe(node)} has {len(node.output)} outputs and says {attribute.i}")
 
 
 def require_functions(model: Any, where: str) -> None:

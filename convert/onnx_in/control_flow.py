@@ -55,21 +55,27 @@ class If(torch.nn.Module):
     def forward(self, condition: Any, *values: Any) -> Any:
         """condition: a bool, or a tensor of one. Returns the branch's outputs."""
         if isinstance(condition, torch.Tensor) and ((self.alike and torch.compiler.is_compiling()) or _exporting()):
-            return torch.cond(condition.reshape(()), self._then, self._else, values)
-        return (
-            self.then_branch(*self._read(self.then_reads, values))
-            if condition
-            else self.else_branch(*self._read(self.else_reads, values))
+            return self._operator(condition, values)
+        branch, reads = (self.then_branch, self.then_reads) if condition else (self.else_branch, self.else_reads)
+        return branch(*(values[i] for i in reads))
+
+    def _operator(self, condition: torch.Tensor, values: tuple[Any, ...]) -> Any:
+        """torch.cond, whose operands are tensors; sizes are read from around it."""
+
+        def run(branch: torch.nn.Module, reads: tuple[int, ...], tensors: tuple[torch.Tensor, ...]) -> Any:
+            rest = iter(tensors)
+            whole = [next(rest) if isinstance(v, torch.Tensor) else v for v in values]
+            return _fresh(branch(*(whole[i] for i in reads)))
+
+        def then(*tensors: torch.Tensor) -> Any:
+            return run(self.then_branch, self.then_reads, tensors)
+
+        def otherwise(*tensors: torch.Tensor) -> Any:
+            return run(self.else_branch, self.else_reads, tensors)
+
+        return torch.cond(
+            condition.reshape(()), then, otherwise, tuple(v for v in values if isinstance(v, torch.Tensor))
         )
-
-    def _then(self, *values: Any) -> Any:
-        return _fresh(self.then_branch(*self._read(self.then_reads, values)))
-
-    def _else(self, *values: Any) -> Any:
-        return _fresh(self.else_branch(*self._read(self.else_reads, values)))
-
-    def _read(self, places: tuple[int, ...], values: tuple[Any, ...]) -> list[Any]:
-        return [values[i] for i in places]
 
 
 class Loop(torch.nn.Module):
@@ -89,7 +95,7 @@ class Loop(torch.nn.Module):
         scan outputs."""
         states, read = list(values[: self.states]), values[self.states :]
         like = next((v for v in values if isinstance(v, torch.Tensor)), None)
-        if _exporting() and not self._unrolls(count, condition):
+        if _exporting() and all(isinstance(s, torch.Tensor) for s in states) and not self._unrolls(count, condition):
             return self._operator(count, condition, states, read, like)
         count = int(count) if isinstance(count, torch.Tensor) else count
         going = True if condition is None else condition

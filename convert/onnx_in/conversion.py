@@ -99,7 +99,10 @@ class TorchConversion:
                 _write(entry.variable, entry.to_torch(box))
 
     def assign_to(self, model: Any) -> None:
-        """Write the weights into the Keras model that this was made from (or one with the same variable paths)."""
+        """Write the weights into the Keras model that this was made from, or one with the same variable paths.
+
+        WeightError: it lacks some, or they have other shapes; nothing is written then.
+        """
         from isomorph.convert.onnx_out.trace import variable_names
 
         arrays, variables = self.pull(), variable_names(model)

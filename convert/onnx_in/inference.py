@@ -20,8 +20,9 @@ from isomorph.convert.errors import UsageError, one_line
 from . import proto
 from .checks import standard
 
-__all__ = ["infer"]
+__all__ = ["inferred"]
 
+MAX_VALUE = 2**40  # elements of one value whose shape is static: nothing that runs is larger
 LONGEST = 64  # numbers in a shape or axes vector that is followed
 Size = int | str | None  # a number, the name of a free dim, or nothing known
 Numbers = tuple[Size, ...]
@@ -29,28 +30,59 @@ Types = Sequence[Any]  # of a node's inputs, as TypeProto
 Vectors = Sequence[Numbers | None]  # the numbers in them
 
 
-def infer(model: Any, opsets: dict[str, int], notes: list[str], where: str) -> Any:
-    """The model with the types and shapes that follow. What could not be inferred goes to `notes`.
+def inferred(model: Any, opsets: dict[str, int], notes: list[str], where: str) -> Any:
+    """The model with the types and shapes that follow, which must be valid. What does not follow goes to `notes`.
 
-    Raises UsageError: types that contradict each other.
+    Raises UsageError: onnx's checker objects, types contradict each other, a value no machine can hold.
     """
+    _require_valid(model, where)
+    _require_sizes(model, where)  # before: onnx counts some sizes one by one
     found = _by_onnx(model, notes, where)
     _Walk(found, opsets).graph(found.graph, {}, {})
+    _require_sizes(found, where)
     return found
+
+
+def _require_valid(model: Any, where: str) -> None:
+    """Raise UsageError where onnx's checker objects, except that an output's shape need not be stated."""
+    open_ = [
+        v for v in model.graph.output if v.type.HasField("tensor_type") and not v.type.tensor_type.HasField("shape")
+    ]
+    for value in open_:
+        value.type.tensor_type.shape.SetInParent()
+    try:
+        onnx.checker.check_model(model)
+    except Exception as error:
+        raise UsageError(f"{where}: not valid ONNX: {plain_text(error)}") from error
+    for value in open_:
+        value.type.tensor_type.ClearField("shape")
+
+
+def _require_sizes(model: Any, where: str) -> None:
+    """Raise UsageError where a value of static shape is larger than any machine can hold."""
+    for graph in proto.graphs(model):
+        for value in (*graph.input, *graph.value_info, *graph.output):
+            tensor = value.type.tensor_type
+            for dim in tensor.shape.dim:
+                if dim.dim_value < 0:  # inferred, for a branch that is never taken
+                    dim.ClearField("dim_value")
+            dims = [d.dim_value if d.HasField("dim_value") else 1 for d in tensor.shape.dim]
+            if math.prod(dims) > MAX_VALUE:
+                raise UsageError(f"{where}: {value.name!r} has dims {dims}: more than any machine can hold")
 
 
 def _by_onnx(model: Any, notes: list[str], where: str) -> Any:
     try:
         return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
     except Exception as error:
-        text = one_line(error)
+        text = plain_text(error)
         if "TypeInferenceError" in text or "Type Error" in text:
             raise UsageError(f"{where}: its types contradict each other: {text}") from error
         notes.append(f"shapes could not be inferred in full: {text}")
     try:
         return onnx.shape_inference.infer_shapes(model)
     except Exception as error:
-        notes.append(f"shapes could not be inferred: {one_line(error)}")
+        notes.append(f"shapes could not be inferred: {plain_text(error)}")
     return model
 
 
@@ -285,3 +317,8 @@ def _remember(numbers: dict[str, Numbers], name: str, tensor: Any) -> None:
 def _set(numbers: dict[str, Numbers], name: str, value: Numbers) -> None:
     if len(value) <= LONGEST and all(abs(v) < 2**63 for v in value if isinstance(v, int)):
         numbers[name] = value
+
+
+def plain_text(error: BaseException) -> str:
+    """What an exception says in one line, without its type."""
+    return one_line(error).partition(": ")[2] or type(error).__name__

@@ -103,8 +103,11 @@ class Modules:
             call.name = self.called[key]
             call.module = self.made[call.name]
             return True
-        with torch.device("meta"):
-            module = call.layer(**call.options)
+        try:
+            with torch.device("meta"):
+                module = call.layer(**call.options)
+        except (OverflowError, RuntimeError, TypeError, ValueError):
+            return False  # numbers that torch refuses: the op's own rule says so
         path = self._torch_path(found, module) if self.origin.is_torch and found else self._path(call, found)
         if path is None or (self.origin.is_torch and call.fixed):
             return False
@@ -190,7 +193,8 @@ class Modules:
         if siblings - {r.source for r in found.values()} or not prefix:
             stem = own.removesuffix("_kernel").removesuffix("_weight")
             prefix = [*prefix, stem if stem not in LEAVES else call.kind]
-        return self._free(".".join(prefix))
+        path = ".".join(prefix)
+        return self._free(scope if path in self.made and scope not in self.made else path)
 
     def _free(self, path: str) -> str:
         """A path for a module that is not there yet."""

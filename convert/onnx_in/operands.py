@@ -68,6 +68,8 @@ DTYPES = {
     24: torch.float8_e8m0fnu,
     25: torch.uint8,  # uint2
     26: torch.int8,  # int2
+    27: torch.float32,  # float6
+    28: torch.float32,
 }
 
 
@@ -291,6 +293,10 @@ def to_number(x: torch.Tensor) -> Any:
     return x.reshape(-1)[0].item()
 
 
+WIDER = {"int4": "int8", "uint4": "uint8", "int2": "int8", "uint2": "uint8"}
+WIDER |= dict.fromkeys(("float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn"), "float32")
+
+
 def tensor_of(array: np.ndarray) -> torch.Tensor:
     """A numpy array as a tensor of its own memory; the types numpy lacks come through ml_dtypes."""
     array = np.asarray(array)
@@ -298,5 +304,5 @@ def tensor_of(array: np.ndarray) -> torch.Tensor:
     if name in ("bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"):
         raw = np.ascontiguousarray(array).view(np.uint16 if name == "bfloat16" else np.uint8)
         return torch.from_numpy(raw.copy()).view(getattr(torch, name)).reshape(array.shape)
-    wider = {"int4": "int8", "uint4": "uint8", "int2": "int8", "uint2": "uint8", "float4_e2m1fn": "float32"}.get(name)
+    wider = WIDER.get(name)
     return torch.from_numpy(np.array(array if wider is None else array.astype(wider), order="C")).reshape(array.shape)

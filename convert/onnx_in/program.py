@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import keyword
 import linecache
+import operator
 import re
 from importlib import import_module
 from itertools import count
@@ -15,6 +17,8 @@ from torch import fx
 __all__ = ["Program"]
 
 _numbers = count()
+_OWNER = r"(?:self|getattr\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\))(?:\.\w+)*?"
+KEYWORD = re.compile(rf"({_OWNER})\.({'|'.join(keyword.kwlist)})\b")
 
 
 class Program(torch.nn.Module):
@@ -24,8 +28,6 @@ class Program(torch.nn.Module):
     model may have a submodule of that name, which goes first.)
     """
 
-    code: str
-
     def __init__(self, root: torch.nn.Module, graph: fx.Graph) -> None:
         super().__init__()
         for kind in ("_modules", "_parameters", "_buffers"):
@@ -33,6 +35,8 @@ class Program(torch.nn.Module):
         self._non_persistent_buffers_set |= root._non_persistent_buffers_set
         python = graph.python_code("self")
         self._source: str = _tidy(python.src)
+        if not any("code" in held for held in (self._modules, self._parameters, self._buffers)):
+            self.code = self._source
         self._names = {name: _address(value) for name, value in python.globals.items()}
         self._compile()
 
@@ -43,14 +47,6 @@ class Program(torch.nn.Module):
         linecache.cache[file] = (len(self._source), None, self._source.splitlines(keepends=True), file)
         exec(compile(self._source, file, "exec"), scope)
         self.forward = MethodType(scope["forward"], self)  # the instance's own, so that its signature is the model's
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name != "code":
-                raise
-        return self.__dict__["_source"]
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
@@ -63,8 +59,31 @@ class Program(torch.nn.Module):
 
 
 def _tidy(source: str) -> str:
-    """Without the notes that free each value after its last use."""
-    return re.sub(r";  [\w, =]+ = None$", "", source, flags=re.M).strip() + "\n"
+    """Without the notes that free each value after its last use, and with torch's public names of what it calls."""
+    source = re.sub(r";  [\w, =]+ = None$", "", source, flags=re.M).strip() + "\n"
+    source = re.sub(r"torch\._C\.(_\w+)\.(\w+)", _public, source)
+    while source != (plain := KEYWORD.sub(r'getattr(\1, "\2")', source)):  # self.if is no Python
+        source = plain
+    return source
+
+
+# where torch shows the functions of its inner modules: the public module, and the prefix that it leaves out
+PUBLIC = {
+    "_nn": ("nn.functional", ""),
+    "_linalg": ("linalg", "linalg_"),
+    "_fft": ("fft", "fft_"),
+    "_special": ("special", "special_"),
+}
+
+
+def _public(found: re.Match[str]) -> str:
+    """torch.nn.functional.gelu for torch._C._nn.gelu, if they are one function; else the name as it is."""
+    inner, name = found[1], found[2]
+    module, prefix = PUBLIC.get(inner, ("", ""))
+    shown = operator.attrgetter(module)(torch) if module else None
+    public = name.removeprefix(prefix)
+    same = getattr(shown, public, None) is getattr(getattr(torch._C, inner), name)
+    return f"torch.{module}.{public}" if same else found[0]
 
 
 def _address(value: Any) -> tuple[str, str]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import onnx_ir as ir
 from onnx import TensorProto
 
 from isomorph.convert.errors import UsageError, one_line
@@ -20,6 +19,18 @@ __all__ += ["require_tensors", "tensors"]
 MAX_FILE = 2**31 - 1  # what protobuf can hold in one message
 DEPTH = 24  # subgraphs inside subgraphs
 MAX_ELEMENTS = 2**60  # of dims without their zeros: numpy's limit is near
+BITS = {  # of an element in raw data
+    **dict.fromkeys(("INT2", "UINT2"), 2),
+    **dict.fromkeys(("INT4", "UINT4", "FLOAT4E2M1"), 4),
+    **dict.fromkeys(("FLOAT6E2M3", "FLOAT6E3M2"), 6),
+    **dict.fromkeys(("INT8", "UINT8", "BOOL", "FLOAT8E8M0"), 8),
+    **dict.fromkeys(("FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ"), 8),
+    **dict.fromkeys(("FLOAT16", "BFLOAT16", "INT16", "UINT16"), 16),
+    **dict.fromkeys(("FLOAT", "INT32", "UINT32"), 32),
+    **dict.fromkeys(("DOUBLE", "INT64", "UINT64", "COMPLEX64"), 64),
+    "COMPLEX128": 128,
+}
+NAMES = {number: name for name, number in TensorProto.DataType.items()}
 _INT32 = ("INT32", "INT16", "INT8", "UINT16", "UINT8", "BOOL", "FLOAT16", "BFLOAT16", "INT4", "UINT4", "INT2", "UINT2")
 _FIELDS = {
     **dict.fromkeys(("FLOAT", "COMPLEX64"), "float_data"),
@@ -137,32 +148,31 @@ def external(tensor: Any, folder: Path, where: str) -> External:
 
 def _bytes(tensor: Any, named: str) -> int | None:
     """How many bytes the dims and the type ask for; None for strings."""
-    try:
-        kind = ir.DataType(tensor.data_type)
-    except ValueError as error:
-        raise UsageError(f"{named} has an unknown type ({tensor.data_type})") from error
-    if kind == ir.DataType.UNDEFINED:
+    kind = NAMES.get(tensor.data_type, "")
+    if kind == "UNDEFINED":
         raise UsageError(f"{named} has no type")
+    if kind not in BITS and kind != "STRING":
+        raise UsageError(f"{named} has an unknown type ({kind or tensor.data_type})")
     elements = math.prod(d for d in tensor.dims if d)
     if any(d < 0 for d in tensor.dims) or elements > MAX_ELEMENTS or len(tensor.dims) > 64:
         raise UsageError(f"{named} has impossible dims {list(tensor.dims)[:8]}")
-    return None if kind == ir.DataType.STRING else -(-math.prod(tensor.dims) * kind.bitwidth // 8)
+    return None if kind == "STRING" else -(-math.prod(tensor.dims) * BITS[kind] // 8)
 
 
 def _require_data(tensor: Any, size: int | None, named: str) -> None:
     if tensor.HasField("segment"):
         raise UsageError(f"{named} is a segment of a tensor, which no ONNX file may hold any more")
-    kind = ir.DataType(tensor.data_type)
+    kind = NAMES[tensor.data_type]
     if tensor.HasField("raw_data"):
         if size is None:
             raise UsageError(f"{named} holds strings as raw bytes")
         found, wanted, unit = len(tensor.raw_data), size, "bytes"
     else:
-        found = len(getattr(tensor, _FIELDS.get(kind.name, "int32_data")))
+        found = len(getattr(tensor, _FIELDS.get(kind, "int32_data")))
         wanted, unit = math.prod(tensor.dims), "elements"
-        if size is not None and kind.bitwidth < 8:
+        if size is not None and BITS[kind] < 8:
             wanted = size  # a byte of packed elements in each
-        elif kind.name.startswith("COMPLEX"):
+        elif kind.startswith("COMPLEX"):
             wanted *= 2
     if found != wanted:
         raise UsageError(f"{named} has dims {list(tensor.dims)}: {wanted} {unit}, and holds {found}")

@@ -16,29 +16,34 @@ from onnx_ir.passes.common import InlinePass
 from isomorph.convert.errors import IsomorphError, UnsupportedError, UsageError, one_line
 
 from . import checks, proto
-from .inference import infer
+from .apart import inferred_apart
+from .inference import inferred
 from .types import UNKNOWN, require_types, type_name
 
 __all__ = ["NOTES", "read"]
 
 NOTES = "isomorph.notes"  # key of Model.meta: what is odd in a file that can still be used, a list of lines
-MAX_VALUE = 2**40  # elements of one value whose shape is static: nothing that runs is larger
 SMALL = 1024  # elements of the largest initializer that shape inference is shown the values of
 
 
-def read(source: str | os.PathLike[str] | bytes | Any) -> ir.Model:
+def read(source: str | os.PathLike[str] | bytes | Any, apart: bool | None = None) -> ir.Model:
     """The model of an .onnx file (its path), of its bytes, or of an onnx.ModelProto or onnx_ir.Model (left as it is).
 
     The result is checked, its types and shapes are inferred as far as they can be, functions are inlined except those
     of domain "isomorph", nodes are in topological order, and what is an initializer is no input. Data that lies beside
     the file stays there until it is asked for.
 
+    apart: whether onnx's checker, which can crash on a damaged model, runs in a process of its own; None says yes for
+    files and bytes, whose origin nobody knows.
+
     Raises UsageError in one line (no such file, no ONNX model, damaged, contradictory, data outside the folder),
     UnsupportedError (ops, opset or IR version that are not known here).
     """
     model, folder, where = _opened(source)
+    if apart is None:
+        apart = not isinstance(source, (onnx.ModelProto, ir.Model))
     try:
-        return _prepared(model, folder, where)
+        return _prepared(model, folder, where, apart)
     except (IsomorphError, ImportError):
         raise
     except Exception as caught:  # what none of the checks saw: protobuf, onnx and onnx_ir raise many types
@@ -80,19 +85,17 @@ def _from_ir(source: ir.Model) -> tuple[Any, Path | None]:
         raise UsageError(f"the ONNX model cannot be written as protobuf: {one_line(error)}") from error
 
 
-def _prepared(model: Any, folder: Path | None, where: str) -> ir.Model:
+def _prepared(model: Any, folder: Path | None, where: str, apart: bool) -> ir.Model:
     opsets = checks.require_versions(model, where)
     bare, held = _bare(model, opsets, folder, where)
     checks.require_values(bare, where)
+    checks.require_numbers(bare, where)
     checks.require_functions(bare, where)
     checks.require_ops(bare, opsets, where)
     if any(checks.standard(f.domain) != checks.KEPT for f in bare.functions):
         bare = _inlined(bare, where)
-    _require_valid(bare, where)
     notes: list[str] = []
-    _require_sizes(bare, where)
-    bare = infer(bare, opsets, notes, where)
-    _require_sizes(bare, where)
+    bare = (inferred_apart if apart else inferred)(bare, opsets, notes, where)
     require_types(bare, opsets, where)
     result: ir.Model = ir.from_proto(bare)
     _attach(result, held, folder, [t.name for t in model.graph.initializer])
@@ -208,34 +211,6 @@ def _require_same(function: Any, domain: str, theirs: int, ours: int, where: str
         )
 
 
-def _require_valid(model: Any, where: str) -> None:
-    """Raise UsageError where onnx's checker objects, except that an output's shape need not be stated."""
-    open_ = [
-        v for v in model.graph.output if v.type.HasField("tensor_type") and not v.type.tensor_type.HasField("shape")
-    ]
-    for value in open_:
-        value.type.tensor_type.shape.SetInParent()
-    try:
-        onnx.checker.check_model(model)
-    except Exception as error:
-        raise UsageError(f"{where}: not valid ONNX: {_plain(error)}") from error
-    for value in open_:
-        value.type.tensor_type.ClearField("shape")
-
-
-def _require_sizes(model: Any, where: str) -> None:
-    """Raise UsageError where a value of static shape is larger than any machine can hold."""
-    for graph in proto.graphs(model):
-        for value in (*graph.input, *graph.value_info, *graph.output):
-            tensor = value.type.tensor_type
-            for dim in tensor.shape.dim:
-                if dim.dim_value < 0:  # inferred, for a branch that is never taken
-                    dim.ClearField("dim_value")
-            dims = [d.dim_value if d.HasField("dim_value") else 1 for d in tensor.shape.dim]
-            if math.prod(dims) > MAX_VALUE:
-                raise UsageError(f"{where}: {value.name!r} has dims {dims}: more than any machine can hold")
-
-
 def _attach(model: ir.Model, held: dict[str, Any], folder: Path | None, order: list[str]) -> None:
     """Turn the inputs that stand for initializers back into them, in the order of the file."""
     graph = model.graph
@@ -272,7 +247,3 @@ def _lift_constants(model: ir.Model) -> None:
             old.replace_all_uses_with(new)
             graph.remove(node, safe=True)
             graph.register_initializer(new)
-
-
-def _plain(error: BaseException) -> str:
-    return one_line(error).partition(": ")[2] or type(error).__name__

@@ -100,7 +100,8 @@ class GaussianDropout(_Random):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training or self.p == 0:
             return x
-        return x * (1 + torch.randn_like(self.drawn(x)) * (self.p / (1 - self.p)) ** 0.5)
+        deviation = float(self.p / (1 - self.p)) ** 0.5
+        return x * (1 + torch.randn_like(self.drawn(x)) * deviation)
 
 
 class SharedDropout(_Random):

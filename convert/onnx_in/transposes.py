@@ -3,7 +3,8 @@
 before: x -> Transpose(0, 3, 1, 2) -> Relu -> Add(bias) -> Transpose(0, 2, 3, 1) -> y
 after:  x -> Relu -> Add(bias') -> y
 
-A transpose moves elements and computes nothing, so that values and gradients stay what they were, bit by bit.
+A transpose moves elements and computes nothing, so that values and gradients stay what they were (a sum may add in
+another order).
 """
 
 from __future__ import annotations
@@ -101,13 +102,9 @@ def _lift(graph: ir.Graph) -> bool:
     changed = False
     for node in list(graph):
         axes = axes_of(node)
-        if (
-            axes is None
-            or node.inputs[0] is None
-            or _rank(node.outputs[0]) is None
-            or trace(node.outputs[0]) is not None
-        ):
+        if axes is None or trace(node.outputs[0]) is not None or not _known(node.inputs[0], node.outputs[0]):
             continue
+        assert node.inputs[0] is not None
         if node.op_type == "Unsqueeze":
             for user in [u.node for u in node.outputs[0].uses()]:
                 perm = perm_of(user)
@@ -129,6 +126,11 @@ def _lift(graph: ir.Graph) -> bool:
                 changed = True
     _drop_unread(graph)
     return changed
+
+
+def _known(*values: ir.Value | None) -> bool:
+    """Whether the ranks of all values are."""
+    return all(v is not None and v.shape is not None for v in values)
 
 
 def _narrowed(perm: Perm, gone: set[int]) -> Perm:

@@ -69,7 +69,8 @@ def type_name(type_: Any) -> str:
         return f"{'seq' if kind == 'sequence_type' else 'optional'}({type_name(getattr(type_, kind).elem_type)})"
     if kind == "map_type":
         key = _element(type_.map_type.key_type)
-        return f"map({key}, {type_name(type_.map_type.value_type)})"
+        value = type_name(type_.map_type.value_type).removeprefix("tensor(").removesuffix(")")
+        return f"map({key}, {value})"  # the schemas write a map of numbers: map(string, float)
     return "()"
 
 

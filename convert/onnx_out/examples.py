@@ -61,19 +61,18 @@ def draw(
         arrays = _given(model, traced, given)
         return [Example(arrays, answers(model, traced.arguments, arrays), {})]
     refused: Exception | None = None
-    for choice in SIZES:
+    free = [name for name in _free(dims) if name != "batch"]
+    for low, choice in [(low, choice) for low in (0, 1) for choice in (SIZES if free else SIZES[:1])]:
         try:
             found = []
             for batch in BATCHES:
                 sizes = _sizes(dims, choice, batch, bounds or {})
-                arrays = [_array(p, d, sizes, seed) for seed, (p, d) in enumerate(zip(traced.ports, dims, strict=True))]
+                arrays = [_array(p, d, sizes, n, low) for n, (p, d) in enumerate(zip(traced.ports, dims, strict=True))]
                 found.append(Example(arrays, answers(model, traced.arguments, arrays), sizes))
                 if not sizes:
                     break
         except Exception as error:  # Keras raises nearly every type where a size does not fit
             refused = refused or error
-            if not any(name != "batch" for name in _free(dims)):
-                break
             continue
         return found
     assert refused is not None
@@ -114,7 +113,8 @@ def _sizes(
     return found
 
 
-def _array(port: Input, dims: Dims, sizes: Mapping[str, int], seed: int) -> np.ndarray:
+def _array(port: Input, dims: Dims, sizes: Mapping[str, int], seed: int, low: int) -> np.ndarray:
+    """Normal values; integers from `low` to 1, which every embedding has: 0 too, unless something divides by it."""
     shape = tuple(d if isinstance(d, int) else _evaluated(d, sizes) for d in dims)
     rng = np.random.default_rng(seed)
     if port.dtype == "bool":
@@ -122,7 +122,7 @@ def _array(port: Input, dims: Dims, sizes: Mapping[str, int], seed: int) -> np.n
     if port.dtype == "string":
         return np.full(shape, "a", object)
     if port.dtype.startswith(("int", "uint")):
-        return rng.integers(0, 2, shape).astype(port.dtype)  # every embedding has entries 0 and 1
+        return rng.integers(low, 2, shape).astype(port.dtype)
     if port.dtype == "bfloat16":
         import ml_dtypes
 

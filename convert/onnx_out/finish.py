@@ -58,10 +58,8 @@ def finish(
                 onnx.helper.make_node("Identity", [writer.now[old]], [new], name=writer.nodes(f"{new}/Identity"))
             )
     made.input.extend(_value_info(new, *ports[new]) for new in inputs)
-    constants = list(made.initializer)
-    del made.initializer[:]
     made.initializer.extend(tensor(values[new], new) for new in variables)
-    made.initializer.extend(constants)
+    made.initializer.extend(writer.found)
     finished = onnx.ModelProto(ir_version=IR_VERSION, producer_name="isomorph", graph=made)
     opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
     finished.functions.extend(functions(every_node(made), opset))
@@ -107,12 +105,16 @@ class _Fresh:
 
 
 class _Writer:
-    """Copies nodes in the order in which they are needed, under new names. now: old name of a value to the new one."""
+    """Copies nodes in the order in which they are needed, under new names.
+
+    now: old name of a value to the new one. found: the constants, each once.
+    """
 
     def __init__(self, now: dict[str, str], taken: set[str], layer_of: Callable[[str], str | None]) -> None:
         self.now, self.layer_of = dict(now), layer_of
         self.values, self.nodes = _Fresh(taken), _Fresh()
         self.constants: dict[tuple[Any, ...], str] = {}
+        self.found: list[Any] = []
 
     def write(self, graph: Any, made: Any, wanted: Mapping[str, str]) -> None:
         """`graph`'s nodes into `made`; wanted: outputs that have a name already."""
@@ -120,20 +122,21 @@ class _Writer:
         for node in _ordered(graph, list(wanted)):
             for value in _reads(node):
                 if value in tensors and value not in self.now:
-                    self._constant(tensors[value], made)
+                    self._constant(tensors[value])
             made.node.append(self._node(node, wanted))
         for value in wanted:
             if value in tensors and value not in self.now:
-                self._constant(tensors[value], made)
+                self._constant(tensors[value])
 
-    def _constant(self, old: Any, made: Any) -> None:
+    def _constant(self, old: Any) -> None:
+        """Those of bodies, too, go to the graph itself, where every body sees them."""
         array = numpy_helper.to_array(old)
         key = (old.data_type, tuple(old.dims), array.tobytes() if array.dtype != object else tuple(array.ravel()))
         if key not in self.constants:
             new = onnx.TensorProto()
             new.CopyFrom(old)
             new.name = self.constants[key] = self.values("constant")
-            made.initializer.append(new)
+            self.found.append(new)
         self.now[old.name] = self.constants[key]
 
     def _node(self, old: Any, wanted: Mapping[str, str]) -> Any:

@@ -16,6 +16,16 @@ from .trace import Traced
 __all__ = ["MAX_OPSET", "lower"]
 
 MAX_OPSET = 18  # the newest that tf2onnx writes
+OPTIMISERS = (
+    "optimize_transpose",
+    "fold_constants",
+    "loop_optimizer",
+    "merge_duplication",
+    "reshape_optimizer",
+    "global_pool_optimizer",
+    "remove_identity",
+    "remove_back_to_back",
+)
 ANY_ORDER = ("HardSigmoid", "HardSwish", "Gelu", "Mish", "Softsign", "ThresholdedRelu", "Celu")
 
 
@@ -28,41 +38,45 @@ def lower(traced: Traced, opset: int = MAX_OPSET, optimise: bool = True) -> Any:
     """
     import tensorflow as tf
 
-    inputs = [t for t in (*traced.inputs.values(), *traced.variables.values()) if t is not None]
     with quiet() as said, tf.device("/cpu:0"), tf.Graph().as_default() as graph:
+        tf.import_graph_def(traced.graph, name="")
+        made = _translated(graph, traced, opset, said)
+        if not optimise:
+            return made.make_model("isomorph")
         try:
-            tf.import_graph_def(traced.graph, name="")
-            made = _translated(graph, traced, opset, inputs, said)
-        except UnsupportedError:
-            raise
-        except Exception as error:  # tf2onnx raises nearly every type
-            raise UnsupportedError(f"tf2onnx fails on the graph: {one_line(error)}") from error
+            return _optimised(made, careful=False).make_model("isomorph")
+        except Exception:  # tf2onnx raises nearly every type, and leaves the graph half changed
+            made = _translated(graph, traced, opset, said)
         try:
-            return (_optimised(made) if optimise else made).make_model("isomorph")
-        except Exception as error:  # likewise
+            return _optimised(made, careful=True).make_model("isomorph")
+        except Exception as error:
             raise IsomorphError(f"tf2onnx breaks the graph: {one_line(error)}") from error
 
 
-def _translated(graph: Any, traced: Traced, opset: int, inputs: list[str], said: list[str]) -> Any:
+def _translated(graph: Any, traced: Traced, opset: int, said: list[str]) -> Any:
     import onnx
     from tf2onnx.tfonnx import process_tf_graph
 
-    made = process_tf_graph(
-        graph,
-        continue_on_error=True,
-        opset=opset,
-        custom_op_handlers={**HANDLERS, **MARKERS},
-        extra_opset=[onnx.helper.make_opsetid(DOMAIN, 1)],
-        input_names=inputs,
-        output_names=list(traced.outputs.values()),
-    )
+    try:
+        made = process_tf_graph(
+            graph,
+            continue_on_error=True,
+            opset=opset,
+            custom_op_handlers={**HANDLERS, **MARKERS},
+            extra_opset=[onnx.helper.make_opsetid(DOMAIN, 1)],
+            input_names=[t for t in (*traced.inputs.values(), *traced.variables.values()) if t is not None],
+            output_names=list(traced.outputs.values()),
+        )
+    except Exception as error:  # tf2onnx raises nearly every type
+        raise UnsupportedError(f"tf2onnx fails on the graph: {one_line(error)}") from error
     made.delete_unused_nodes(made.outputs)  # such as the key that a random op no longer reads
     _require_translated(made, said)
     return made
 
 
-def _optimised(graph: Any) -> Any:
-    """tf2onnx's optimisers, without the one that takes an Einsum apart into a dozen nodes."""
+def _optimised(graph: Any, careful: bool) -> Any:
+    """tf2onnx's optimisers, without those of what is never there, and without the one that takes an Einsum apart into a
+    dozen nodes. careful: one that fails is left out, at the price of a copy of the graph for each."""
     from tf2onnx import optimizer
     from tf2onnx.optimizer import TransposeOptimizer
 
@@ -81,10 +95,9 @@ def _optimised(graph: Any) -> Any:
             permuted(node, perm)
             return True
 
-    chosen = dict(optimizer._get_optimizers())
-    del chosen["einsum_optimizer"]
-    chosen["optimize_transpose"] = Transposes
-    return optimizer.optimize_graph(graph, catch_errors=True, optimizers=chosen)
+    own = optimizer._get_optimizers()
+    chosen = {name: own[name] for name in OPTIMISERS} | {"optimize_transpose": Transposes}
+    return optimizer.optimize_graph(graph, catch_errors=careful, optimizers=chosen)
 
 
 def _require_translated(graph: Any, said: list[str]) -> None:

@@ -243,7 +243,7 @@ def _frozen(concrete: Any, inputs: list[str]) -> Any:
     """The GraphDef with functions inlined and captured tensors as constants."""
     from tf2onnx import tf_loader
 
-    with tf.device("/cpu:0"):
+    with quiet(), tf.device("/cpu:0"):
         return tf_loader.from_function(concrete, inputs, [t.name for t in concrete.outputs])
 
 

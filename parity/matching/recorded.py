@@ -167,10 +167,9 @@ def _weights(original: Runner, converted: Runner, record: Recorded) -> Correspon
         other = weight.torch_name if theirs else weight.source_name
         if name not in infos or other not in held:
             continue
-        if other in {piece.converted for piece in pieces.get(name, ())} or (
-            infos[name].tied_to in infos and held[other].tied_to in held
-        ):
-            continue  # one tensor on both sides, which stands under its first name
+        name, other = infos[name].tied_to or name, held[other].tied_to or other  # a tensor stands under its first name
+        if other in {piece.converted for piece in pieces.get(name, ())}:
+            continue
         shapes = tuple(infos[name].shape), tuple(held[other].shape)
         piece = _same(name, other, shapes) if mine == theirs else _piece(name, other, shapes, weight, mine)
         if piece is None:

@@ -26,9 +26,7 @@ def rounds_inside(twin: Runner, example: tuple[Array, ...]) -> bool:
     request = Request(example, mode, backward=False, dropout=False)
     steps = [Perturbation(count * STEP, 5, inputs=floats, parameters=not floats) for count in (1, 2)]
     try:
-        start, one, two = (
-            twin.respond(replace(request, perturbation=step)).outputs for step in (None, *steps)
-        )
+        start, one, two = (twin.respond(replace(request, perturbation=step)).outputs for step in (None, *steps))
     except Exception:  # any exception of a foreign model: the exam tells it
         return False
     return any(_bent(*outputs) for outputs in zip(start, one, two, strict=True))

@@ -224,6 +224,11 @@ WRONG: dict[str, tuple[Callable[[], Any], int, str]] = {
         edit(lambda m: m.graph.node[0].attribute.append(_reference())), USAGE, "takes 'alpha' from a function"),
     "too few inputs": (edit(lambda m: _again(m.graph.node[2].input, ["a"])), USAGE, "not valid ONNX"),
     "too many outputs": (edit(lambda m: m.graph.node[1].output.append("q")), USAGE, "not valid ONNX"),
+    "axis of no tensor": (
+        lambda: one("LayerNormalization", ["x", "w"], [array("w", 3)], axis=2**63 - 1), USAGE, "has no axis 92233"),
+    "one output too many": (
+        edit(lambda m: m.graph.node[0].output.append("z"), lambda: one("Split", ["x"], num_outputs=1)), USAGE,
+        "Split 'y' has 2 outputs and says 1"),
     "calls itself": (lambda: called(function("f", [("local", "f")])), USAGE, r"local\.f calls itself"),
     "call each other": (
         lambda: called(function("f", [("local", "g")]), function("g", [("local", "f")])), USAGE, "calls itself"),

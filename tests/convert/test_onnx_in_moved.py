@@ -44,7 +44,9 @@ def moves(draw: Any) -> Moved:
         if draw(st.booleans()):
             moved = moved.transpose(*draw(st.permutations(range(rank))))
         else:
-            shape = draw(st.sampled_from([(24,), (2, 12), (12, 2), (1, 24), (4, 6), (2, 3, 4), (3, 1, 8), (2, 2, 3, 2)]))
+            shape = draw(
+                st.sampled_from([(24,), (2, 12), (12, 2), (1, 24), (4, 6), (2, 3, 4), (3, 1, 8), (2, 2, 3, 2)])
+            )
             moved = moved.reshape(*shape)
     return moved
 

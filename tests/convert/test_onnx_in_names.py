@@ -76,13 +76,24 @@ def test_a_parameter_and_a_module_of_one_name() -> None:
 
 def test_free_names() -> None:
     names = Names()
-    assert [names.free("a.b"), names.free("a.b"), names.free("a.b.c"), names.free("a")] == ["a.b", "a.b_1", "a.b_.c", "a_1"]
+    assert [names.free("a.b"), names.free("a.b"), names.free("a.b.c"), names.free("a")] == [
+        "a.b",
+        "a.b_1",
+        "a.b_.c",
+        "a_1",
+    ]
     assert split("x//y.class:0") == ["x", "y", "class_"]
-    assert [anonymous(n) for n in ("onnx::Add_3", "val_1", "17", "const_fold_opt__12", "weight", "fc.bias")] == [True] * 4 + [False] * 2
+    assert [anonymous(n) for n in ("onnx::Add_3", "val_1", "17", "const_fold_opt__12", "weight", "fc.bias")] == [
+        True
+    ] * 4 + [False] * 2
 
 
 def test_a_bias_that_the_layer_cannot_own_stays_beside_it() -> None:
-    nodes = [node("MatMul", ["x", "fc.weight"], ["h"]), node("Relu", ["h"], ["i"]), node("Add", ["i", "fc.bias"], ["y"])]
+    nodes = [
+        node("MatMul", ["x", "fc.weight"], ["h"]),
+        node("Relu", ["h"], ["i"]),
+        node("Add", ["i", "fc.bias"], ["y"]),
+    ]
     conversion = to_torch(model(nodes, X, ["y"], {"fc.weight": KERNEL, "fc.bias": drawn(4)}))
     assert sorted(conversion.module.state_dict()) == ["fc.bias", "fc.linear.weight"]
 
@@ -101,11 +112,9 @@ def test_an_embedding_and_a_head_share_one_parameter() -> None:
     proto = model(nodes, {"ids": (2, 3)}, ["y"], {"emb.weight": drawn(7, 4)}, dtypes={"ids": "int64"})
     conversion = to_torch(proto)
     assert conversion.report["layers"] == {"Embedding": 1, "Linear": 1}
-    first, second = conversion.module.parameters(), dict(conversion.module.named_parameters(remove_duplicate=False))
-    assert len(list(first)) == 1
-    assert len(second) == 2
-    owners = {e.torch_name: e.tied_to for e in conversion.weights}
-    assert sorted(owners.values(), key=str) == [None, "emb.weight"] or "emb.weight" in owners.values()
+    assert conversion.module.head.weight is conversion.module.emb.weight
+    assert {e.torch_name: e.tied_to for e in conversion.weights} == {"emb.weight": None, "head.weight": "emb.weight"}
+    assert list(conversion.pull()) == ["emb.weight"]
 
 
 def test_one_weight_in_two_layouts_is_stored_once() -> None:
@@ -140,7 +149,10 @@ def test_what_trains() -> None:
 def test_an_exporter_that_found_a_statistic_equal_to_a_weight() -> None:
     """They are told apart again: the weight trains, the statistic is a buffer of its own."""
     same = np.ones(4, np.float32)
-    nodes = [node("Identity", ["n.weight"], ["v"]), node("BatchNormalization", ["x", "n.weight", "n.bias", "n.mean", "v"], ["y"])]
+    nodes = [
+        node("Identity", ["n.weight"], ["v"]),
+        node("BatchNormalization", ["x", "n.weight", "n.bias", "n.mean", "v"], ["y"]),
+    ]
     weights = {"n.weight": same, "n.bias": drawn(4), "n.mean": drawn(4)}
     module = to_torch(model(nodes, X, ["y"], weights)).module
     module.train()(torch.from_numpy(drawn(3, 4))).sum().backward()
@@ -174,6 +186,20 @@ def test_names_and_layout_that_torch_had() -> None:
     assert conversion.module.dec.weight is getattr(conversion.module.enc, "0").weight
 
 
+def test_names_that_are_words_of_python() -> None:
+    variables = {
+        "k": {"torch_name": "if.0.lambda.weight"},
+        "s": {"torch_name": "class"},
+        "t": {"torch_name": "code.is"},
+    }
+    nodes = [linear("k", y="h"), node("Mul", ["h", "s"], ["i"]), node("Add", ["i", "t"], ["y"])]
+    arrays = {"k": KERNEL, "s": drawn(4), "t": drawn(4, seed=1)}
+    module = to_torch(model(nodes, X, ["y"], arrays, metadata=origin("torch", variables))).module
+    assert sorted(module.state_dict()) == ["class", "code.is", "if.0.lambda.weight"]
+    x = torch.from_numpy(drawn(3, 4))
+    torch.testing.assert_close(module(x), x @ torch.from_numpy(KERNEL).T * arrays["s"] + arrays["t"])
+
+
 def test_a_weight_that_was_no_layers_in_torch_keeps_its_name() -> None:
     variables = {"k": {"torch_name": "projection", "transform": []}}
     nodes = [node("MatMul", ["x", "k"], ["y"])]
@@ -185,7 +211,12 @@ def test_a_weight_that_was_no_layers_in_torch_keeps_its_name() -> None:
 
 
 def test_names_of_keras() -> None:
-    variables = {"net/fc/kernel": {}, "net/fc/bias": {"trainable": False}, "net/scale": {}, "net/count": {"kind": "buffer"}}
+    variables = {
+        "net/fc/kernel": {},
+        "net/fc/bias": {"trainable": False},
+        "net/scale": {},
+        "net/count": {"kind": "buffer"},
+    }
     arrays = {"net/fc/kernel": KERNEL, "net/fc/bias": drawn(4), "net/scale": np.float32(2), "net/count": np.array(3)}
     nodes = [node("MatMul", ["x", "net/fc/kernel"], ["h"]), node("Add", ["h", "net/fc/bias"], ["i"]),
              node("Mul", ["i", "net/scale"], ["y"])]  # fmt: skip
@@ -196,7 +227,8 @@ def test_names_of_keras() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"schema": 2}', '{"schema": 1, "source": "keras", "variables": {"w": {"kind": "x"}}}', "[" * 9999]
+    "text",
+    ["{", "[]", '{"schema": 2}', '{"schema": 1, "source": "keras", "variables": {"w": {"kind": "x"}}}', "[" * 9999],
 )
 def test_provenance_that_is_none_is_noted(text: str) -> None:
     conversion = to_torch(model([linear("w.weight")], X, ["y"], {"w.weight": KERNEL}, metadata={"isomorph": text}))

@@ -57,6 +57,50 @@ def test_shape_inference_follows_constants() -> None:
     assert (shapes["ConstantOfShape"], shapes["Unsqueeze"]) == ("[b]", "[b,1]")
 
 
+# -------------------------------------------------------------------------------------------------- onnx's own process
+@pytest.mark.parametrize(("name", "value"), [("branches", "m"), ("mlp", "a")])
+def test_apart_and_together_give_the_same(name: str, value: str) -> None:
+    made = RIGHT[name]()
+    made.graph.value_info.append(models.value(value, [1, 7, 9]))  # wrong: a note
+    apart, together = read(made, apart=True), read(made, apart=False)
+    assert saved(ir.to_proto(apart)) == saved(ir.to_proto(together))
+    assert apart.meta[NOTES] == together.meta[NOTES]
+
+
+@pytest.mark.parametrize("name", ["wrong attribute", "huge constant", "input of another type"])
+def test_errors_come_through_from_the_other_process(name: str) -> None:
+    made, _, text = WRONG[name]
+    with pytest.raises(UsageError, match=text):
+        read(saved(made()))
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("import os; os.abort()", r"damaged: onnx's own checks crash on it \(signal 6\)"),
+        ("raise MemoryError('too much')", "checks fail on it: MemoryError: too much"),
+        ("import time; time.sleep(60)", "checks it for more than 1 s"),
+    ],
+    ids=["crash", "error", "hang"],
+)
+def test_what_happens_there_is_an_error_here(code: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from isomorph.convert.onnx_in import apart
+
+    monkeypatch.setattr(apart, "CODE", code)
+    monkeypatch.setattr(apart, "SECONDS", 1)
+    with pytest.raises(UsageError, match=text):
+        read(saved(models.mlp()))
+
+
+def test_that_process_loads_no_framework() -> None:
+    import subprocess
+    import sys
+
+    code = "import isomorph.convert.onnx_in.apart, sys; print({'torch', 'tensorflow', 'onnx_ir'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 # ---------------------------------------------------------------------------------------------------- what is put right
 def test_nodes_are_put_in_order() -> None:
     made = models.mlp()

@@ -20,6 +20,16 @@ for _schema in onnx.defs.get_all_schemas_with_history():
 
 # Ops of ai.onnx that have no rule, and why.
 WITHOUT: dict[str, str] = {}
+# Attributes that no rule need know, and why.
+IGNORED = {
+    "consumed_inputs": "a hint for reusing memory, of before opset 6",
+    "sparse_value": "torch holds no sparse constants; the reader refuses them",
+}
+# Defaults that are not ONNX's own text, and why.
+DEFAULTS = {
+    ("GRU", 1, "direction"): "ONNX's schema has a misprint: 'foward'",
+    ("GridSample", 16, "mode"): "version 20 calls the same mode linear; the rule takes both names",
+}
 
 
 def label(rule: registry.Rule) -> str:
@@ -47,8 +57,8 @@ def test_a_rule_begins_at_a_version_of_its_schema(rule: registry.Rule) -> None:
 def test_a_rule_knows_every_attribute_and_no_other(rule: registry.Rule) -> None:
     known = {name for schema in served(rule) for name in schema.attributes}
     if rule.attributes is not None:
-        assert rule.attributes <= known
-        assert known <= rule.attributes
+        assert rule.attributes - set(IGNORED) <= known
+        assert known - set(IGNORED) <= rule.attributes
 
 
 @pytest.mark.parametrize("rule", ONNX_RULES, ids=label)
@@ -57,7 +67,7 @@ def test_the_defaults_of_a_rule_are_onnx_own(rule: registry.Rule) -> None:
     for schema in served(rule):
         for name, attribute in schema.attributes.items():
             parameter = parameters.get(name)
-            if parameter is None or not attribute.default_value.name:
+            if parameter is None or not attribute.default_value.name or (rule.op, rule.since, name) in DEFAULTS:
                 continue
             wanted = helper.get_attribute_value(attribute.default_value)
             wanted = wanted.decode() if isinstance(wanted, bytes) else wanted

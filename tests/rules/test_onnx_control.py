@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from typing import Any
 
 import numpy as np
@@ -246,6 +247,44 @@ def test_nested_bodies_read_the_outermost_graph() -> None:
     y.sum().backward()
     assert torch.equal(w.grad, torch.zeros(3))  # -x + 1 in each of two rows
     assert module.double()(x.double()).dtype == torch.float64
+
+
+SIZED = """g (float[N, 3] x, bool c) => (float[N, 3] y, float[K, 1, 3] z) {
+    dims = Shape(x)
+    zero = Constant<value = int64[1] {0}>()
+    n = Gather(dims, zero)
+    two = Constant<value = int64[1] {2}>()
+    many = Mul(n, two)
+    y = If(c) <
+        then_branch = a () => (float[N, 3] p) { p = Slice(x, zero, n, zero) },
+        else_branch = b () => (float[N, 3] q) { one = ConstantOfShape<value = float[1] {1}>(dims)  q = Mul(one, w) }
+    >
+    count = Squeeze(many)
+    s, z = Loop(count, "", x) <body = l (int64 i, bool d, float[N, 3] e) => (bool f, float[N, 3] g, float[1, 3] h) {
+        f = Identity(d)
+        three = Constant<value = int64[2] {-1, 3}>()
+        last = Sub(n, two)
+        r = Slice(e, last, n, zero)
+        g = Neg(e)
+        h = ReduceSum(r, zero)
+    }>
+}"""
+
+
+def test_sizes_go_into_bodies_as_numbers() -> None:
+    module = module_of(SIZED, w=W)
+    codes = "".join(m.code for m in module.modules() if hasattr(m, "code"))
+    assert not re.search("from_sizes|to_ints|to_number", codes)
+    x = randn(4, 3)
+    y, z = module(x, torch.tensor(False))
+    assert torch.equal(y, parameter(module).expand(4, 3))
+    sums = x[2:].sum(0, keepdim=True)
+    assert torch.equal(z, torch.stack([sums, -sums] * 4))
+    shapes = ({0: D}, None)
+    program = torch.export.export(module, (x, torch.tensor(True)), dynamic_shapes=shapes, strict=False).module()
+    for c in (True, False):
+        given = randn(6, 3), torch.tensor(c)
+        assert all(torch.equal(a, b) for a, b in zip(program(*given), module(*given), strict=True))
 
 
 INLINE = """g (float[N, C] x) => (float[N, M] y) {

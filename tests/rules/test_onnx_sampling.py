@@ -271,8 +271,9 @@ def test_pooled_regions() -> None:
 @pytest.mark.parametrize("centred", [0, 1])
 @pytest.mark.parametrize("version", [10, 11])
 def test_the_greatest_boxes(version: int, centred: int) -> None:
-    boxes, scores = RNG.uniform(0, 1, (2, 30, 4)).astype(F32), RNG.uniform(0, 1, (2, 3, 30)).astype(F32)
-    limits = (np.array([9]), np.array([0.3], F32), np.array([0.4], F32))
+    """More than are compared at once, and many of equal score."""
+    boxes, scores = RNG.uniform(0, 1, (2, 600, 4)).astype(F32), RNG.uniform(0, 1, (2, 3, 600)).astype(F32).round(2)
+    limits = (np.array([90]), np.array([0.3], F32), np.array([0.4], F32))
     row: Row = ("NonMaxSuppression", version, (boxes, scores, *limits), {"center_point_box": centred})
     like_runtime(row)
     (none,) = run(build(("NonMaxSuppression", version, (boxes, scores), {})), boxes, scores)

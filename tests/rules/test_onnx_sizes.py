@@ -84,6 +84,11 @@ CHAINS = {
     ),
     "product": ("p = ReduceProd<keepdims = 1>(s)  y = Reshape(x, p)", "12"),
     "size": ("z = Size(x)  z1 = Unsqueeze(z, v0)  y = Reshape(x, z1)", ""),
+    "numbered": (
+        """k = ConstantOfShape<value = float[1] {1.0}>(n1)  p = NonZero(k)  q = Squeeze(p, v0)  y = Gather(x, q)""",
+        "torch.arange",
+    ),
+    "largest": ("m = ReduceMax<keepdims = 1>(n1)  t = Concat<axis = 0>(m, rest)  y = Reshape(x, t)", ""),
     "of_shape": ("k = ConstantOfShape<value = float[1] {2.0}>(s)  y = Mul(k, x)", "expand"),
     "inferred": (
         """t = Constant<value = int64[3] {-1, 3, 4}>()  r = Reshape(x, t)  s3 = Shape(r)  m = Gather(s3, v0)

@@ -155,12 +155,12 @@ def conv_transpose_at_run(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor | No
 
 
 # --------------------------------------------------------------------------------------------------------- integers
-@rule("ConvInteger")
+@rule("ConvInteger", since=10)
 def conv_integer(x: Any, w: Any, x_zero_point: Any = None, w_zero_point: Any = None, **attributes: Any) -> Any:
     return integer_conv(x, w, x_zero_point, w_zero_point, None, attributes).to(torch.int32)
 
 
-@rule("QLinearConv")
+@rule("QLinearConv", since=10)
 def qlinear_conv(
     x: Any,
     x_scale: Any,

@@ -18,7 +18,7 @@ def constant_of_shape(shape: Any, *, value: torch.Tensor | None = None) -> Any:
     value = torch.zeros(()) if value is None else value.reshape(())
     dims, recorder = ints(shape), recorder_of(shape)
     made = (value if recorder is None else recorder.hold(value)).expand(dims)
-    return of_dims(made, dims) if isinstance(dims, tuple) else made
+    return of_dims(made, dims, filler=value.item()) if isinstance(dims, tuple) else made
 
 
 @rule("Range", since=11)
@@ -31,7 +31,7 @@ def range_(start: Any, limit: Any, delta: Any, *, stash_type: int = 1) -> Any:
         if source is not None:
             first, end, step = numbers
             if isinstance(step, int) and step == 1 and isinstance(first, int) and first == 0 and nonnegative(end):
-                return torch.arange(end, dtype=dtype, device=source.device)
+                return of_dims(torch.arange(end, dtype=dtype, device=source.device), (end,))
             return integers(first, end, step, dtype, source.device)
     return progression(start, limit, delta, torch_dtype(stash_type))
 

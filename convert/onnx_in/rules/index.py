@@ -9,6 +9,7 @@ import torch
 from ..operands import constant_of, ints, leaf, number, rank_of
 from ..registry import rule
 from .moves import by_bits, from_start, positive_axis
+from .sizes import dims_of, made_dims, nonnegative, smaller
 
 _END = 2**31 - 1  # from here on an end means "to the end"
 
@@ -39,21 +40,23 @@ def _slice(x: Any, rank: int | None, starts: Any, ends: Any, axes: Any, steps: A
     backwards = tuple(a for a, step in zip(axes, steps, strict=True) if step < 0)
     if backwards:
         x = x.flip(backwards)
-    cuts = [slice(None)] * (max(axes, default=-1) + 1)
-    for i, (axis, step) in enumerate(zip(axes, steps, strict=True)):
-        start, end = starts[i], ends[i]
-        if step < 0:  # index i of what is flipped is -1 - i
-            start, end, step = -1 - start, -1 - end, -step
-        start = None if isinstance(start, int) and start == 0 else start
-        end = None if isinstance(end, int) and end >= _END else end
-        cuts[axis] = slice(start, end, None if step == 1 else step)
-    if all(c == slice(None) for c in cuts if not _recorded(c)) and not any(_recorded(c) for c in cuts):
-        return x
-    return x[tuple(cuts)]
+    cuts: dict[int, slice] = {}
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        cut = slice(start, end, step) if step > 0 else _backwards(x, axis, start, end, step)
+        first = None if isinstance(cut.start, int) and cut.start == 0 else cut.start
+        last = None if isinstance(cut.stop, int) and cut.stop >= _END else cut.stop
+        if first is not None or last is not None or cut.step != 1:
+            cuts[axis] = slice(first, last, None if cut.step == 1 else cut.step)
+    return x[tuple(cuts.get(a, slice(None)) for a in range(max(cuts) + 1))] if cuts else x
 
 
-def _recorded(cut: slice) -> bool:
-    return any(v is not None and not isinstance(v, int) for v in (cut.start, cut.stop, cut.step))
+def _backwards(x: Any, axis: int, start: Any, end: Any, step: int) -> slice:
+    """The slice of what is flipped, whose index -1 - i is index i. A start before the first element is that element."""
+    first = -1 - start
+    if not (nonnegative(start) or (isinstance(start, int) and start == -1)):
+        dims = dims_of(x)
+        first = smaller(first, (x.size(axis) if dims is None else dims[axis]) - 1)
+    return slice(first, -1 - end, -step)
 
 
 @leaf
@@ -150,7 +153,10 @@ def compress(x: Any, condition: Any, *, axis: int | None = None) -> Any:
 
 @rule("NonZero", since=9)
 def non_zero(x: Any) -> Any:
-    """The positions of the elements that are not zero, a column each."""
+    """The positions of the elements that are not zero, a column each. Of a row of ones exporters take it as a range."""
+    dims = made_dims(x)
+    if dims is not None and len(dims) == 1 and x.node.meta.get("filler"):
+        return torch.arange(dims[0], device=x.device).unsqueeze(0)
     return (x != 0).nonzero().t()
 
 

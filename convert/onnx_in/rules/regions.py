@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..operands import leaf
 from ..registry import rule
 from .sampling import added, read_taps, taps_at
+
+BLOCK = 256  # boxes that are compared at once
 
 
 @rule("RoiAlign", since=10)
@@ -176,23 +179,39 @@ def select_boxes(
     found = []
     for n in range(scores.shape[0]):
         for k in range(scores.shape[1]):
-            order = scores[n, k].argsort(descending=True, stable=True)
+            score = scores[n, k]
+            candidates = torch.arange(len(score), device=score.device)
             if score_threshold is not None:
-                order = order[scores[n, k][order] > score_threshold.reshape(())]
-            kept = _keep(low[n], high[n], order, overlap, most)
-            found += [(n, k, box) for box in kept]
+                candidates = candidates[score > score_threshold.reshape(())]
+            order = candidates[score[candidates].argsort(descending=True, stable=True)]
+            found += [(n, k, box) for box in _keep(low[n], high[n], order, overlap, most)]
     return torch.tensor(found, dtype=torch.int64, device=boxes.device).reshape(-1, 3)
 
 
 def _keep(low: torch.Tensor, high: torch.Tensor, order: torch.Tensor, overlap: float, most: int) -> list[int]:
-    """The boxes kept, best first: each drops those after it that it overlaps."""
-    kept: list[int] = []
-    area = (high - low).prod(1)
-    while order.numel() and len(kept) < most:
-        best, order = order[0], order[1:]
-        kept.append(int(best.item()))
-        sides = (torch.minimum(high[best], high[order]) - torch.maximum(low[best], low[order])).clamp(min=0)
-        shared = sides.prod(1)
-        union = area[best] + area[order] - shared
-        order = order[~((shared > 0) & (shared > overlap * union))]
-    return kept
+    """The boxes kept, best first: each drops those after it that it overlaps. Block by block, so that most comparisons
+    are of many boxes at once."""
+    kept = order[:0]
+    for block in order.split(BLOCK):
+        if kept.numel() >= most:
+            break
+        rivals = block[~_overlaps(low, high, kept, block, overlap).any(0)]
+        drops = _overlaps(low, high, rivals, rivals, overlap).cpu().numpy()
+        alive = np.ones(len(drops), bool)
+        chosen: list[int] = []
+        for i in range(len(drops)):
+            if alive[i]:
+                chosen.append(i)
+                alive &= ~drops[i]
+        kept = torch.cat((kept, rivals[chosen]))[:most]
+    return [int(box) for box in kept.tolist()]
+
+
+def _overlaps(
+    low: torch.Tensor, high: torch.Tensor, first: torch.Tensor, second: torch.Tensor, overlap: float
+) -> torch.Tensor:
+    """Which of the boxes `first` share more than this of their union with which of `second`: (first, second)."""
+    a, b = first.unsqueeze(1), second.unsqueeze(0)
+    shared = (torch.minimum(high[a], high[b]) - torch.maximum(low[a], low[b])).clamp(min=0).prod(-1)
+    area = (high - low).prod(-1)
+    return (shared > 0) & (shared > overlap * (area[a] + area[b] - shared))

@@ -28,6 +28,8 @@ class Along:
 def coordinates(along: Along, kind: str, device: torch.device) -> torch.Tensor:
     """Where in the input each element of the output lies. Shape (target,), float64."""
     x = torch.arange(along.target, dtype=torch.float64, device=device)
+    # the length is the output's own, also where the scale asks for a fraction of an element more: so ONNX's text, ONNX
+    # Runtime and torch; onnx.reference, and with it two of ONNX's tests, has the fraction
     size, length = along.size, along.target
     if kind == "asymmetric":
         return x / along.scale

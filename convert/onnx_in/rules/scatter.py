@@ -15,6 +15,10 @@ _REDUCE = {"mul": "prod", "max": "amax", "min": "amin"}
 
 
 @rule("Scatter", since=9)
+def scatter(x: Any, index: Any, updates: Any, *, axis: int = 0) -> Any:
+    return scatter_elements(x, index, updates, axis=axis)
+
+
 @rule("ScatterElements", since=11)
 def scatter_elements(x: Any, index: Any, updates: Any, *, axis: int = 0, reduction: str = "none") -> Any:
     """x with x[index[i, j], j] = updates[i, j] for axis 0, or joined with it by the reduction."""

@@ -9,7 +9,7 @@ import torch
 
 from ..operands import ints, leaf, rank_of, shape_of
 from ..registry import rule
-from .sizes import dims_of, of_dims, product, same
+from .sizes import dims_of, made_dims, of_dims, product, same
 
 
 # --------------------------------------------------------------------------------------------------------- one to one
@@ -83,10 +83,12 @@ def flatten_at(x: torch.Tensor, axis: int) -> torch.Tensor:
 
 @rule("Transpose")
 def transpose(x: Any, *, perm: tuple[int, ...] | None = None) -> Any:
-    if perm is not None:
-        return x.permute(perm)
-    rank = rank_of(x)
-    return reverse_axes(x) if rank is None else x.permute(tuple(reversed(range(rank))))
+    rank, made = rank_of(x), made_dims(x)
+    if perm is None and rank is None:
+        return reverse_axes(x)
+    perm = tuple(reversed(range(rank or 0))) if perm is None else perm
+    moved = x.permute(perm)
+    return moved if made is None else of_dims(moved, [made[p] for p in perm])
 
 
 @leaf
@@ -124,13 +126,21 @@ def unsqueeze(x: Any, axes: Any) -> Any:
     axes = ints(axes)
     rank = rank_of(x)
     if isinstance(axes, tuple) and len(axes) == 1:
-        return x.unsqueeze(axes[0])
+        return _new_axis(x, axes[0])
     if not isinstance(axes, tuple) or (rank is None and any(a < 0 for a in axes)):
         return insert_axes(x, axes)
     places = {a % (rank + len(axes)) for a in axes} if rank is not None else set(axes)
     for axis in sorted(places):
-        x = x.unsqueeze(axis)
+        x = _new_axis(x, axis)
     return x
+
+
+def _new_axis(x: Any, axis: int) -> Any:
+    made = made_dims(x)
+    if made is None:
+        return x.unsqueeze(axis)
+    at = axis if axis >= 0 else axis + len(made) + 1
+    return of_dims(x.unsqueeze(axis), [*made[:at], 1, *made[at:]])
 
 
 @leaf

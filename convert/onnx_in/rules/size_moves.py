@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from ..operands import Sizes
 from ..registry import size_rule
-from .sizes import I64_MAX, product
+from .sizes import I64_MAX, integral, larger, product, smaller
 
 LARGEST = 256  # elements; what is larger is a tensor
 
@@ -82,7 +83,9 @@ def _expand(x: Sizes, shape: Sizes) -> Any:
 @size_rule("Tile")
 def _tile(x: Sizes, repeats: Sizes, axis: Any = None) -> Any:
     counts = _known(repeats)
-    return NotImplemented if counts is None or axis is not None else _moved(x, lambda a: np.tile(a, counts))
+    if counts is None or axis is not None or x.array.size * math.prod(counts) > LARGEST:
+        return NotImplemented
+    return _moved(x, lambda a: np.tile(a, counts))
 
 
 @size_rule("Concat", run_time=True)
@@ -174,6 +177,8 @@ def _reduction(op: str, join: Callable[[Any], Any]) -> None:
         where = _known(given) if given is not None else axes
         if x.array.size == 0 or (given is not None and where is None) or (not where and noop_with_empty_axes):
             return NotImplemented
+        if not all(map(integral, x.items)):
+            return NotImplemented
         over = {a % max(x.array.ndim, 1) for a in where} if where else set(range(x.array.ndim))
         kept = [i for i in range(x.array.ndim) if i not in over]
         rows = x.array.transpose(*kept, *sorted(over)).reshape(math.prod(x.array.shape[i] for i in kept), -1)
@@ -185,4 +190,6 @@ def _reduction(op: str, join: Callable[[Any], Any]) -> None:
 
 
 _reduction("ReduceProd", product)
-_reduction("ReduceSum", lambda row: functools.reduce(lambda a, b: a + b, row))
+_reduction("ReduceSum", lambda row: functools.reduce(operator.add, row))
+_reduction("ReduceMax", lambda row: functools.reduce(larger, row))
+_reduction("ReduceMin", lambda row: functools.reduce(smaller, row))

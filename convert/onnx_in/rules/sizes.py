@@ -50,18 +50,26 @@ def dims_of(x: Any) -> tuple[Any, ...] | None:
     shape = shape_of(x)
     if shape is None:
         return None
-    made = x.node.meta.get("dims") if recorded(x) else None
-    made = made if made is not None and len(made) == len(shape) else (None,) * len(shape)
+    made = made_dims(x)
+    if made is None or len(made) != len(shape):
+        made = [None] * len(shape)
     return tuple(
         d if isinstance(d, int) else x.size(i) if m is None else m
         for i, (d, m) in enumerate(zip(shape, made, strict=True))
     )
 
 
-def of_dims(x: Any, dims: Any) -> Any:
-    """x, whose dims the rules of later nodes then know: numbers or proxies, None for an unknown one."""
+def made_dims(x: Any) -> list[Any] | None:
+    """What `of_dims` said of an operand."""
+    found = x.node.meta.get("dims") if recorded(x) else None
+    return None if found is None else list(found)
+
+
+def of_dims(x: Any, dims: Any, filler: Any = None) -> Any:
+    """x, whose dims the rules of later nodes then know: numbers or proxies, None for an unknown one. filler: what all
+    of its elements are."""
     if recorded(x):
-        x.node.meta["dims"] = tuple(dims)
+        x.node.meta.update(dims=tuple(dims), filler=filler)
     return x
 
 
@@ -152,7 +160,8 @@ def rounded(x: Any) -> Any:
 @leaf
 def divided(a: Any, b: Any) -> Any:
     """Integer division towards zero."""
-    return a // b if (a >= 0) == (b > 0) else -(-a // b)
+    a, b = (a, b) if b > 0 else (-a, -b)
+    return a // b if a >= 0 else -(-a // b)
 
 
 @leaf
@@ -205,11 +214,11 @@ def _absolute(a: Any) -> Any:
     return a if nonnegative(a) else call(abs, a)
 
 
-def _smaller(a: Any, b: Any) -> Any:
+def smaller(a: Any, b: Any) -> Any:
     return a if same(a, b) else call(torch.sym_min, a, b)
 
 
-def _larger(a: Any, b: Any) -> Any:
+def larger(a: Any, b: Any) -> Any:
     if same(a, b) or (nonnegative(a) and not recorded(b) and b <= 0):
         return a
     return b if nonnegative(b) and not recorded(a) and a <= 0 else call(torch.sym_max, a, b)
@@ -331,8 +340,8 @@ _arithmetic("Sub", _subtract, _subtract)
 _arithmetic("Mul", _multiply, _multiply)
 _arithmetic("Div", _divide, _true_divide)
 _arithmetic("Mod", _modulo)
-_arithmetic("Min", _smaller, _smaller)
-_arithmetic("Max", _larger, _larger)
+_arithmetic("Min", smaller, smaller)
+_arithmetic("Max", larger, larger)
 _arithmetic("Neg", operator.neg, operator.neg)
 _arithmetic("Abs", _absolute, _absolute)
 _arithmetic("Floor", None, _floor)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from re import _constants as re_constants
-from re import _parser as re_parser
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -113,15 +112,18 @@ def regex_full_match(x: Any, *, pattern: str) -> Any:
         re.compile(python)
     except re.error as error:
         raise ValueError(f"the pattern {pattern!r} is not one of Python's: {error}") from error
-    if _repeats_repeats(re_parser.parse(python)):
-        raise ValueError(f"the pattern {pattern!r} repeats what is repeated: Python may take for ever where RE2 does not")
+    if _repeats_repeats(PARSER.parse(python)):
+        raise ValueError(f"the pattern {pattern!r} repeats what is repeated: without RE2 that may take for ever")
     return texts_match(plain(x), python)
+
+
+PARSER: Any = import_module("re._parser")
 
 
 def _repeats_repeats(parsed: Any, inside: bool = False) -> bool:
     """Whether an unbounded repetition stands inside another one."""
     for name, arguments in parsed:
-        unbounded = str(name) in ("MAX_REPEAT", "MIN_REPEAT") and arguments[1] == re_constants.MAXREPEAT
+        unbounded = str(name) in ("MAX_REPEAT", "MIN_REPEAT") and arguments[1] == PARSER.MAXREPEAT
         if unbounded and inside:
             return True
         for inner in _patterns(arguments):
@@ -132,7 +134,7 @@ def _repeats_repeats(parsed: Any, inside: bool = False) -> bool:
 
 def _patterns(arguments: Any) -> list[Any]:
     """The patterns that a parsed element is made of."""
-    if isinstance(arguments, re_parser.SubPattern):
+    if isinstance(arguments, PARSER.SubPattern):
         return [arguments]
     return [p for each in arguments for p in _patterns(each)] if isinstance(arguments, (list, tuple)) else []
 

@@ -53,7 +53,8 @@ def span(kernel: int, dilation: int) -> int:
 
 
 def same_pads(size: Any, kernel: int, stride: int, dilation: int, upper: bool) -> tuple[Any, Any]:
-    """Begin and end so that the output has ceil(size / stride) elements; an odd one goes to the end if `upper`."""
+    """Begin and end so that the output has ceil(size / stride) elements; an odd one goes to the end if `upper`. Never
+    negative, as in TensorFlow, where the padding comes from."""
     total = (-(-size // stride) - 1) * stride + span(kernel, dilation) - size
     total = torch.sym_max(total, 0)
     half = total // 2

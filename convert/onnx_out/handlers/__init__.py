@@ -3,7 +3,16 @@
 ``HANDLERS`` is what tf2onnx takes as ``custom_op_handlers``: it goes before tf2onnx's own.
 """
 
-from . import colour, convolution, elementwise, indexing, projective, resampling, spectra  # noqa: F401 - each registers its own
+from . import (  # noqa: F401 - each registers its own
+    colour,
+    convolution,
+    elementwise,
+    indexing,
+    linalg,
+    projective,
+    resampling,
+    spectra,
+)
 from .call import HANDLERS
 
 __all__ = ["HANDLERS"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -17,7 +17,7 @@ from onnx import helper
 __all__ = ["HANDLERS", "Call", "Number", "Value", "handler"]
 
 Number = bool | int | float
-Handler = Callable[..., "Value | Sequence[Value] | None"]
+Handler = TypeVar("Handler", bound=Callable[..., "Value | Sequence[Value] | None"])
 HANDLERS: dict[str, tuple[Callable[..., None], list[str]]] = {}
 
 

@@ -149,6 +149,8 @@ def _pair(first: Opened, second: Opened, settings: Settings, ledger: Ledger, cov
         runner = Adapted(second.runner, found)
         ports = runner.about().inputs
         by_record = found.by_record
+        if by_record:
+            recorded.compare_rates(first.runner, second.runner, ledger)
         if by_record and not (about.gradients and there.gradients):
             recorded.compare_held(first.runner, runner, found, ledger)
     if settings.strict is None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from isomorph.convert.conversion import Port
-from isomorph.convert.errors import UsageError
+from isomorph.convert.errors import IsomorphError, UnsupportedError, UsageError, one_line
 from isomorph.convert.weights import Transform
 
 from .conversion import TorchConversion, TorchWeight
@@ -59,9 +60,14 @@ def to_torch(
     origin = origin_of(model.metadata_props)
     report["notes"] += [*model.meta.get(NOTES, ()), *([origin.note] if origin.note else [])]
     say("layers")
-    border = ports.rearranged(model, origin, layout)
     modules = Modules(model, origin, trainable)
-    modules.build()
+    try:
+        border = ports.rearranged(model, origin, layout)
+        modules.build()
+    except IsomorphError:
+        raise
+    except Exception as error:  # a graph that the checker could not judge
+        raise UnsupportedError(f"the layers of the model cannot be made out: {one_line(error)}") from error
     say("lower")
     lowering = Lowering(model.graph, dict(model.opset_imports), modules.initializers, root=modules.root)
     module, structure = _nested(lowering, modules.origin, len(border[1]))
@@ -70,8 +76,13 @@ def to_torch(
         import torch
 
         module = module.to(getattr(torch, dtype))
+        border = (_retyped(border[0], dtype), _retyped(border[1], dtype))
     say.done()
     return _conversion(module, modules, border, structure, report)
+
+
+def _retyped(ports: tuple[Port, ...], dtype: str) -> tuple[Port, ...]:
+    return tuple(replace(p, dtype=dtype if p.dtype in FLOATS else p.dtype) for p in ports)
 
 
 def _nested(lowering: Lowering, origin: Origin, count: int) -> tuple[Any, Any]:

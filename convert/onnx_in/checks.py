@@ -19,6 +19,7 @@ __all__ = [
     "NEWEST",
     "describe",
     "require_functions",
+    "require_numbers",
     "require_ops",
     "require_values",
     "require_versions",

@@ -148,7 +148,9 @@ class TorchConversion:
         found = []
         for port in self.inputs:
             shape = [dim(d, i == 0) for i, d in enumerate(port.dims)]
-            dtype = getattr(torch, port.dtype)
+            dtype = getattr(torch, port.dtype, None)
+            if dtype is None:
+                raise UsageError(f"the input {port.name} is of {port.dtype}: give an example of your own")
             if dtype.is_floating_point:
                 found.append(torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype))
             else:
@@ -168,8 +170,8 @@ class TorchConversion:
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the state dict (.safetensors) or the exported program (.pt2, of the mode the module is in), whole or
-        not at all. UsageError: another suffix, or the path cannot be written."""
+        """Write the state dict (.safetensors) or the exported program (.pt2, in eval mode), whole or not at
+        all. UsageError: another suffix, or the path cannot be written."""
         path = Path(path)
         writers = {".safetensors": self._write_state, ".pt2": self._write_program}
         if path.suffix not in writers:
@@ -203,7 +205,13 @@ class TorchConversion:
     def _write_program(self, file: str) -> None:
         import torch
 
-        torch.export.save(self.exported(), file)
+        training = {module: module.training for module in self.module.modules()}
+        try:
+            self.module.eval()
+            torch.export.save(self.exported(), file)
+        finally:
+            for module, was in training.items():
+                module.training = was
 
     def exported(self) -> Any:
         """The torch.export.ExportedProgram in the mode that the module is in, with the free dims of the source."""

@@ -8,8 +8,9 @@ followed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections import ChainMap
+from collections.abc import Callable, MutableMapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -24,8 +25,10 @@ __all__ = ["inferred"]
 
 MAX_VALUE = 2**40  # elements of one value whose shape is static: nothing that runs is larger
 LONGEST = 64  # numbers in a shape or axes vector that is followed
+T = TypeVar("T")
 Size = int | str | None  # a number, the name of a free dim, or nothing known
 Numbers = tuple[Size, ...]
+Known = MutableMapping[str, T]  # of each value by its name
 Types = Sequence[Any]  # of a node's inputs, as TypeProto
 Vectors = Sequence[Numbers | None]  # the numbers in them
 
@@ -94,8 +97,8 @@ class _Walk:
         self.imports = list(model.opset_import)
         self.ir_version = model.ir_version
 
-    def graph(self, graph: Any, outer: dict[str, Any], outer_numbers: dict[str, Numbers]) -> None:
-        types, numbers = dict(outer), dict(outer_numbers)
+    def graph(self, graph: Any, outer: Known[Any], outer_numbers: Known[Numbers]) -> None:
+        types, numbers = ChainMap({}, outer), ChainMap({}, outer_numbers)  # thousands of branches share the outer ones
         for value in (*graph.input, *graph.value_info, *graph.output):
             types[value.name] = value.type
         for tensor in graph.initializer:
@@ -117,7 +120,7 @@ class _Walk:
             if value.name in changed:
                 value.type.CopyFrom(types[value.name])
 
-    def _node(self, node: Any, types: dict[str, Any], numbers: dict[str, Numbers], changed: set[str]) -> dict[str, Any]:
+    def _node(self, node: Any, types: Known[Any], numbers: Known[Numbers], changed: set[str]) -> dict[str, Any]:
         """The types of the node's outputs that are better known than before."""
         domain = standard(node.domain)
         version = self.opsets.get(domain, 0)
@@ -145,7 +148,7 @@ class _Walk:
                 return {}  # it was noted, or is met again when the node is lowered
         return {n: t for n, t in found.items() if t.WhichOneof("value") and not _settled(types.get(n))}
 
-    def _follow(self, node: Any, types: dict[str, Any], numbers: dict[str, Numbers]) -> None:
+    def _follow(self, node: Any, types: Known[Any], numbers: Known[Numbers]) -> None:
         """Note the numbers that the node makes, if it only moves or adds up numbers that are known."""
         if standard(node.domain) or not node.output or node.output[0] in numbers:
             return
@@ -260,7 +263,7 @@ MOVES: dict[str, Callable[..., Numbers | None]] = {
 }
 
 
-def _sized(node: Any, types: dict[str, Any], numbers: dict[str, Numbers]) -> list[Size] | None:
+def _sized(node: Any, types: Known[Any], numbers: Known[Numbers]) -> list[Size] | None:
     """The output's dims of an op that takes a shape of which some numbers are free; None where onnx can tell itself."""
     where = {"ConstantOfShape": 0, "Reshape": 1, "Expand": 1}.get(node.op_type)
     if standard(node.domain) or where is None or len(node.input) <= where:
@@ -307,14 +310,14 @@ def _settled(type_: Any) -> bool:
     return dims is not None and all(d is not None and not str(d).startswith("unk__") for d in dims)
 
 
-def _remember(numbers: dict[str, Numbers], name: str, tensor: Any) -> None:
+def _remember(numbers: Known[Numbers], name: str, tensor: Any) -> None:
     """Note a constant's numbers, if it is a short vector of integers."""
     small = len(tensor.dims) <= 1 and math.prod(tensor.dims) <= LONGEST
     if small and tensor.data_type in (TensorProto.INT64, TensorProto.INT32) and not tensor.external_data:
         _set(numbers, name, tuple(int(v) for v in numpy_helper.to_array(tensor).reshape(-1)))
 
 
-def _set(numbers: dict[str, Numbers], name: str, value: Numbers) -> None:
+def _set(numbers: Known[Numbers], name: str, value: Numbers) -> None:
     if len(value) <= LONGEST and all(abs(v) < 2**63 for v in value if isinstance(v, int)):
         numbers[name] = value
 

@@ -18,12 +18,12 @@ from .moved import Box, array_of, same_layout, shape_of, simplify
 from .naming import anonymous
 from .operands import Info, Operand, leaf, tensor_of
 from .provenance import Origin, Variable
-from .tracing import follows
+from .tracing import follows, is_zero
 
 if TYPE_CHECKING:
     from .lowering import Lowering
 
-__all__ = ["Held", "Initializers", "Piece", "classify", "initializers_of"]
+__all__ = ["Held", "Initializers", "Piece", "classify", "initializers_of", "tell_apart"]
 
 _WHOLLY = """Range QLinearConv QLinearMatMul ConvInteger MatMulInteger MelWeightMatrix Equal Greater GreaterOrEqual Less
 LessOrEqual Not And Or Xor IsNaN IsInf STFT DFT HannWindow DynamicQuantizeLinear Bernoulli"""
@@ -68,14 +68,11 @@ class Held:
     """An initializer that is part of the module's state."""
 
     value: ir.Value
+    name: str
     kind: str
     trainable: bool
     variable: Variable | None = None
     pieces: list[Piece] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        return self.value.name or ""
 
     def piece(self, part: Box | None, steps: tuple[Step, ...]) -> Piece | None:
         """That part in that layout, shared if it lies there already; None where it lies in another one."""
@@ -100,32 +97,63 @@ def _overlap(a: Box | None, b: Box | None) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------------ what is state
-def initializers_of(model: ir.Model) -> Iterator[ir.Value]:
-    """Those of the graph and of the graphs inside it."""
+def initializers_of(model: ir.Model) -> Iterator[tuple[str, ir.Value]]:
+    """Those of the graph and of the graphs inside it, each with a name of its own."""
+    taken: set[str] = set()
     for graph in (model.graph, *model.graph.subgraphs()):
-        yield from graph.initializers.values()
+        for value in graph.initializers.values():
+            name = full = value.name or "weight"
+            while full in taken:  # two branches may use one name
+                name = full = f"{graph.name or 'graph'}/{name}"
+            taken.add(full)
+            yield full, value
+
+
+def tell_apart(model: ir.Model) -> None:
+    """Weights that torch's exporter found equal, and wrote as one and Identities that bear the others' names, are
+    initializers of their own again."""
+    if model.producer_name != "pytorch":
+        return
+    for node in list(model.graph):
+        source, result = (node.inputs[0], node.outputs[0]) if node.op_type == "Identity" else (None, None)
+        if source is None or result is None or not source.is_initializer() or result.is_graph_output():
+            continue
+        name = result.name or ""
+        if anonymous(name) or "/" in name or name in model.graph.initializers:
+            continue
+        own = ir.Value(name=name, type=source.type, shape=source.shape, const_value=source.const_value)
+        result.replace_all_uses_with(own)
+        model.graph.remove(node, safe=True)
+        model.graph.register_initializer(own)
 
 
 def classify(model: ir.Model, origin: Origin, trainable: str) -> dict[ir.Value, Held]:
     """The initializers that are state. trainable: "auto", "all" (every floating one that is no structural operand), or
     "none" (the same as "auto", and none has a gradient)."""
     found: dict[ir.Value, Held] = {}
-    for value in initializers_of(model):
-        variable = origin.variables.get(value.name or "")
+    signature = _signature(model.graph)
+    for name, value in initializers_of(model):
+        variable = origin.variables.get(name)
         if variable is not None:
             if variable.kind != "constant" and (variable.torch_names or not origin.is_torch):
-                found[value] = Held(value, variable.kind, variable.trainable and trainable != "none", variable)
+                found[value] = Held(value, name, variable.kind, variable.trainable and trainable != "none", variable)
         elif not origin.source:
-            kind = _kind(value, trainable == "all")
+            kind = _kind(value, trainable == "all", signature)
             if kind is not None:
-                found[value] = Held(value, kind, kind == "parameter" and trainable != "none")
+                found[value] = Held(value, name, kind, kind == "parameter" and trainable != "none")
         if value in found and trainable == "all" and found[value].kind == "parameter":
             found[value].trainable = True
     return found
 
 
-def _kind(value: ir.Value, every: bool) -> str | None:
-    """What an initializer is of which nothing is said; None for a constant."""
+def _signature(graph: ir.Graph) -> dict[str, str]:
+    """What torch's exporter says of its initializers: "PARAMETER" or "BUFFER" by name; empty where it says nothing."""
+    text = graph.metadata_props.get("pkg.torch.export.ExportedProgram.graph_signature", "")
+    return {name: kind for kind, name in re.findall(r"^\w+: (PARAMETER|BUFFER) target='([^']+)'", text, re.M)}
+
+
+def _kind(value: ir.Value, every: bool, signature: dict[str, str]) -> str | None:
+    """What an initializer is of which no provenance says anything; None for a constant."""
     tensor = value.const_value
     if tensor is None or tensor.dtype not in FLOATING or not tensor.size:
         return None
@@ -135,6 +163,13 @@ def _kind(value: ir.Value, every: bool) -> str | None:
     if uses and all(_is_structural(node, i) for node, i in uses):
         return None
     weight = any(i in WEIGHTS.get(node.op_type, ()) for node, i in uses)
+    if signature and not weight and not every:
+        stated = signature.get(value.name or "")
+        sources = re.findall(r"'([^']+)'", value.metadata_props.get("pkg.onnxscript.optimizer.folded_from", ""))
+        folded = any(signature.get(source) == "PARAMETER" for source in sources)
+        return "buffer" if stated == "BUFFER" else "parameter" if stated or folded else None
+    if _literal(value.name or "") and not weight and not every:
+        return None
     if tensor.size == 1 and not every and not weight and (anonymous(value.name or "") or _operand(value.name or "")):
         return None
     return "parameter"
@@ -148,8 +183,18 @@ def _operand(name: str) -> bool:
     return re.search(r"(^|/)[xy](:\d+)?$", name) is not None
 
 
+def _literal(name: str) -> bool:
+    """Whether a name is that of a tensor written in the code: TorchScript's "/block/Constant_1_output_0"."""
+    return re.search(r"(^|/)Constant(_\d+)?_output_\d+$", name) is not None
+
+
 def _is_structural(node: ir.Node, i: int) -> bool:
-    if node.domain or node.op_type not in STRUCTURAL:
+    if node.domain:
+        return False
+    if node.op_type in ("LSTM", "GRU", "RNN") and i in (5, 6):
+        value = node.inputs[i]  # first states of zeros are what is meant where there are none
+        return value is not None and anonymous(value.name or "") and is_zero(value)
+    if node.op_type not in STRUCTURAL:
         return False
     which = STRUCTURAL[node.op_type]
     return which is None or i in which
@@ -158,7 +203,7 @@ def _is_structural(node: ir.Node, i: int) -> bool:
 def uses_of(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
     """The nodes that read a value, or what it is moved to, and as which input."""
     for use in value.uses():
-        if follows(use.node, use.idx):
+        if follows(use.node, use.idx) or (use.node.op_type == "Expand" and use.idx == 0):
             for output in use.node.outputs:
                 yield from uses_of(output)
         else:

@@ -15,7 +15,7 @@ import onnx_ir as ir
 import torch
 
 from . import layers
-from .initializers import Held, Initializers, Piece, classify, covers
+from .initializers import Held, Initializers, Piece, classify, covers, tell_apart
 from .layers.match import Call, Match
 from .moved import Resolved, same_layout, shape_of
 from .naming import LEAVES, Names, anonymous, scope_of, split
@@ -42,10 +42,18 @@ class Modules:
 
     def build(self) -> None:
         layers.load_layers()
+        tell_apart(self.model)
         self.held = classify(self.model, self.origin, self.trainable)
         self.by_torch_name = {
             name: held for held in self.held.values() if held.variable is not None for name in held.variable.torch_names
         }
+        self.children: dict[str, set[str]] = {}  # the names that the modules had in torch, by their path
+        for name in self.by_torch_name:
+            path, _, leaf = name.rpartition(".")
+            self.children.setdefault(path, set()).add(leaf)
+        self.siblings: dict[tuple[str, ...], set[ir.Value]] = {}
+        for value, held in self.held.items():
+            self.siblings.setdefault(tuple(split(held.name)[:-1]), set()).add(value)
         self.called: dict[Any, str] = {}
         self.now: dict[ir.Value, ir.Value] = {}  # what stands for a value since a call took its place
         for name in self.by_torch_name:
@@ -154,8 +162,8 @@ class Modules:
     def _torch_path(self, found: Found, module: torch.nn.Module) -> str | None:
         """The module that bore these weights, if they lie as they did and it had no others that this layer would."""
         for path in self._shared_prefixes(found):
-            kept = {n[len(path) + 1 :] for n in self.by_torch_name if n.rpartition(".")[0] == path}
-            others = {n for n in kept - set(found) if hasattr(module, n)} - {"num_batches_tracked"}
+            others = {n for n in self.children.get(path, set()) - set(found) if hasattr(module, n)}
+            others -= {"num_batches_tracked"}
             if path not in self.made and path and not others:
                 return path
         return None
@@ -189,7 +197,7 @@ class Modules:
             while len(prefix) > 1 and prefix[-1].endswith("cell"):
                 prefix = prefix[:-1]
             return self._free(".".join(prefix) or call.kind)
-        siblings = {v for v, h in self.held.items() if split(h.name)[:-1] == prefix}
+        siblings = self.siblings.get(tuple(prefix), set())
         if siblings - {r.source for r in found.values()} or not prefix:
             stem = own.removesuffix("_kernel").removesuffix("_weight")
             prefix = [*prefix, stem if stem not in LEAVES else call.kind]

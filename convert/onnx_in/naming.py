@@ -57,13 +57,23 @@ def scope_of(node: Any) -> str:
             return ".".join(split(str(found[-2]))) if len(found) > 1 else ""
         except (ValueError, SyntaxError, IndexError, TypeError, RecursionError, MemoryError):
             return ""
-    parts = split(node.name or "")
+    parts = split(_nested(node.name or ""))
     if parts and re.match(
         rf"{re.escape(node.op_type)}(_?\d+|_quant)?$|\w*Conv\dD\w*$|MatMul\w*$|BiasAdd\w*$|FusedBatchNorm\w*$",
         parts[-1],
     ):
         parts = parts[:-1]
     return ".".join(parts) if len(parts) > 1 or (node.name or "").startswith("/") else ""
+
+
+def _nested(name: str) -> str:
+    """TorchScript's exporter writes "/layer1/layer1.0/conv" for what is layer1.0.conv."""
+    found: list[str] = []
+    for part in name.split("/"):
+        if found and found[-1] and part.startswith(f"{found[-1]}."):
+            found.pop()
+        found.append(part)
+    return "/".join(found)
 
 
 class Names:

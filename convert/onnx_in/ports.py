@@ -9,8 +9,9 @@ import onnx_ir as ir
 
 from isomorph.convert.conversion import Port
 
+from .permute import Perm, inverse, perm_of, transposed
 from .provenance import Origin, PortOrigin
-from .transposes import Perm, cancel, inverse, perm_of, transposed
+from .transposes import cancel
 
 __all__ = ["leaves", "nest", "rearranged"]
 

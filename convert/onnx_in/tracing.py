@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import numpy as np
 import onnx_ir as ir
 
 from .moved import Moved, concat, constant_tensor, shape_of
 
-__all__ = ["follows", "integers_of", "trace", "trace_from"]
+__all__ = ["follows", "integers_of", "is_zero", "trace", "trace_from"]
 
 
 def integers_of(value: ir.Value | None) -> tuple[int, ...] | None:
@@ -176,6 +176,22 @@ _FOLLOW: dict[str, Callable[[ir.Node, ir.Value], Moved]] = {
     "Split": _split,
     "Concat": _concat,
 }
+
+
+_KEEP_ZERO = (*(op for op in _FOLLOW if op != "Concat"), "Expand", "Cast", "CastLike", "Tile")
+
+
+def is_zero(value: ir.Value, held: Container[ir.Value] = ()) -> bool:
+    """Whether a value is known to be all zeros, of whatever shape, and stays so. held: initializers that may change."""
+    tensor, node = constant_tensor(value), value.producer()
+    if tensor is not None:
+        return bool(value not in held and tensor.size < 1 << 24 and not np.any(tensor.numpy()))
+    if node is None or node.domain:
+        return False
+    if node.op_type == "ConstantOfShape":
+        filled = node.attributes.get("value")
+        return filled is None or not np.any(filled.value.numpy())
+    return node.op_type in _KEEP_ZERO and node.inputs[0] is not None and is_zero(node.inputs[0], held)
 
 
 def follows(node: ir.Node, i: int) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
+from collections.abc import MutableMapping
 from typing import Any
 
 import onnx
@@ -21,8 +23,8 @@ def require_types(model: Any, opsets: dict[str, int], where: str) -> None:
     _graph(model.graph, {}, opsets, where)
 
 
-def _graph(graph: Any, outer: dict[str, str], opsets: dict[str, int], where: str) -> None:
-    known = dict(outer)
+def _graph(graph: Any, outer: MutableMapping[str, str], opsets: dict[str, int], where: str) -> None:
+    known = ChainMap({}, outer)
     for value in (*graph.input, *graph.value_info, *graph.output):
         if value.type.WhichOneof("value") is not None:
             known[value.name] = type_name(value.type)
@@ -37,7 +39,7 @@ def _graph(graph: Any, outer: dict[str, str], opsets: dict[str, int], where: str
             _graph(inner, known, opsets, where)
 
 
-def _node(node: Any, schema: Any, known: dict[str, str], where: str) -> None:
+def _node(node: Any, schema: Any, known: MutableMapping[str, str], where: str) -> None:
     allowed = {constraint.type_param_str: set(constraint.allowed_type_strs) for constraint in schema.type_constraints}
     bound: dict[str, tuple[str, str]] = {}
     for names, formals in ((node.input, schema.inputs), (node.output, schema.outputs)):

@@ -1,1 +1,1 @@
-"""The way back, first half: Keras to ONNX with every variable kept and named. Not built yet."""
+"""The way back, first half: Keras to ONNX with every variable kept and named (docs/way_back.md)."""

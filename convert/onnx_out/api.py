@@ -94,7 +94,7 @@ def _written(
     from .lower import MAX_OPSET, lower
     from .opset import raised
     from .provenance import set_provenance
-    from .tidy import every_node
+    from .tidy import every_node, transposes
     from .verify import verify
 
     opset, optimise = plan
@@ -122,7 +122,7 @@ def _written(
         "opset": opset,
         "optimised": optimise,
         "nodes": sum(kinds.values()),
-        "transposes": kinds["Transpose"],
+        **dict(zip(("transposes", "kernel_transposes"), transposes(proto.graph), strict=True)),
         "markers": dict(sorted(Counter(k for k in traced.marks.kinds if k != "Gather").items())),
     }
     return proto

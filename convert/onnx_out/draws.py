@@ -11,7 +11,9 @@ from onnx import helper
 
 from .handlers.call import Call, Value, handler
 
-__all__ = ["uniform", "uniform_integers"]
+__all__ = ["DRAWS", "categorical", "uniform", "uniform_integers"]
+
+DRAWS = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
 
 
 @handler("StatelessRandomUniformV2", "StatelessRandomNormalV2")

@@ -12,7 +12,7 @@ from typing import Any
 
 from isomorph.convert.errors import UsageError
 
-__all__ = ["LIMIT", "OnnxExport"]
+__all__ = ["LIMIT", "OnnxExport", "is_large", "write"]
 
 LIMIT = 2**31 - 1  # bytes of a protobuf message
 ALIGNED = 4096  # a tensor in the data file begins at a multiple, so that it can be mapped
@@ -23,8 +23,10 @@ SMALL = 1024  # bytes up to which a tensor stays in the model file
 class OnnxExport:
     """proto: onnx.ModelProto with every variable as an initializer under its Keras path.
 
-    report: "variables" (how many), "opset", "versions", "nodes", "transposes", "markers" (ops kept whole, by kind),
-    "train_only" (layers that act in train mode and were not kept), "parity" (against Keras), "seconds" by stage.
+    report: "variables" (how many), "opset", "versions", "nodes", "transposes" (of activations), "kernel_transposes" (of
+    what is computed from variables alone), "markers" (ops kept whole, by kind), "optimised" and "tried" (what did not
+    work before), "train_only" (layers that act in train mode and were not kept), "parity" (against Keras), "seconds" by
+    stage.
     """
 
     proto: Any
@@ -40,6 +42,8 @@ class OnnxExport:
             raise UsageError(f"{path}: is a folder")
         if not path.parent.is_dir():
             raise UsageError(f"{path}: the folder {path.parent} does not exist")
+        if external_data is False and is_large(self.proto):
+            raise UsageError(f"{path}: the model is above 2 GB, which a single file cannot hold")
         try:
             folder = tempfile.mkdtemp(prefix=f".{path.stem}-", dir=path.parent)
         except OSError as error:
@@ -59,10 +63,14 @@ class OnnxExport:
 
 def write(proto: Any, path: Path, external_data: bool | None = None) -> None:
     """The proto at `path`, and its large tensors at `<path>.data` where asked for or needed. `proto` stays as it is."""
-    outside = sum(len(t.raw_data) for t in proto.graph.initializer) if external_data is None else 0
-    if external_data or outside > LIMIT - 2**24 or (external_data is None and proto.ByteSize() > LIMIT):
+    if external_data or (external_data is None and is_large(proto)):
         proto = _beside(proto, path.with_name(f"{path.name}.data"))
     path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def is_large(proto: Any) -> bool:
+    """Whether it may be no single message. protobuf itself cannot say how large such a message is."""
+    return sum(len(t.raw_data) for t in proto.graph.initializer) > LIMIT - 2**24
 
 
 def _beside(proto: Any, path: Path) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from .draws import DRAWS
 from .native import functions, settled
 from .opset import IR_VERSION
 from .shapes import sizes_in_int64
@@ -22,6 +23,8 @@ __all__ = ["LAYER", "Names", "finish"]
 
 LAYER = "isomorph.layer"  # key of a node's metadata: the path of the layer it came from
 Names = Mapping[str, str | None]
+# Two equal calls of these are two: each draws, or moves its statistics.
+CALLS = ("Dropout", "BatchNormalization", "LSTM", "GRU", "RNN", *DRAWS)
 
 
 def finish(
@@ -47,7 +50,9 @@ def finish(
     sizes_in_int64(graph)
     drop_identities(graph)
     known = {old: new for names in (inputs, variables) for new, old in names.items() if old is not None}
-    made = onnx.GraphProto(name=name)
+    finished = onnx.ModelProto(ir_version=IR_VERSION, producer_name="isomorph")
+    made = finished.graph  # never copied: protobuf copies no message above 2 GB
+    made.name = name
     writer = _Writer(known, {*inputs, *outputs, *variables}, layer_of)
     wanted = {old: new for new, old in outputs.items()}
     writer.write(graph, made, wanted)
@@ -58,18 +63,25 @@ def finish(
                 onnx.helper.make_node("Identity", [writer.now[old]], [new], name=writer.nodes(f"{new}/Identity"))
             )
     made.input.extend(_value_info(new, *ports[new]) for new in inputs)
-    made.initializer.extend(tensor(values[new], new) for new in variables)
+    for new in variables:
+        _write_tensor(made.initializer.add(), values[new], new)
     made.initializer.extend(writer.found)
-    finished = onnx.ModelProto(ir_version=IR_VERSION, producer_name="isomorph", graph=made)
     opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
     finished.functions.extend(functions(every_node(made), opset))
     finished.opset_import.extend(_opsets(proto, made))
     return finished
 
 
-def tensor(array: np.ndarray, name: str) -> Any:
-    """A TensorProto of any dtype that Keras has."""
-    return numpy_helper.from_array(np.ascontiguousarray(array).reshape(np.shape(array)), name)
+def _write_tensor(made: Any, array: np.ndarray, name: str) -> None:
+    """An array of any dtype that Keras has into an empty TensorProto."""
+    made.name = name
+    made.dims.extend(array.shape)
+    if array.dtype == object:
+        made.data_type = onnx.TensorProto.STRING
+        made.string_data.extend(str(v).encode() for v in array.ravel())
+        return
+    made.data_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+    made.raw_data = np.ascontiguousarray(array).tobytes()
 
 
 def _value_info(name: str, dtype: str, dims: tuple[int | str, ...]) -> Any:
@@ -107,7 +119,8 @@ class _Fresh:
 class _Writer:
     """Copies nodes in the order in which they are needed, under new names.
 
-    now: old name of a value to the new one. found: the constants, each once.
+    now: old name of a value to the new one. found: the constants, each once. equal: nodes that are there, by what they
+    do, and their outputs' old names.
     """
 
     def __init__(self, now: dict[str, str], taken: set[str], layer_of: Callable[[str], str | None]) -> None:
@@ -115,6 +128,7 @@ class _Writer:
         self.values, self.nodes = _Fresh(taken), _Fresh()
         self.constants: dict[tuple[Any, ...], str] = {}
         self.found: list[Any] = []
+        self.equal: dict[bytes, tuple[str, ...]] = {}
 
     def write(self, graph: Any, made: Any, wanted: Mapping[str, str]) -> None:
         """`graph`'s nodes into `made`; wanted: outputs that have a name already."""
@@ -123,7 +137,9 @@ class _Writer:
             for value in _reads(node):
                 if value in tensors and value not in self.now:
                     self._constant(tensors[value])
-            made.node.append(self._node(node, wanted))
+            new = self._node(node)
+            if not self._merged(node, new, wanted):
+                made.node.append(self._named(node, new, wanted))
         for value in wanted:
             if value in tensors and value not in self.now:
                 self._constant(tensors[value])
@@ -139,22 +155,39 @@ class _Writer:
             self.found.append(new)
         self.now[old.name] = self.constants[key]
 
-    def _node(self, old: Any, wanted: Mapping[str, str]) -> Any:
-        layer = self.layer_of(old.name)
-        name = self.nodes(f"{layer}/{old.op_type}" if layer else old.op_type)
-        node = onnx.NodeProto(op_type=old.op_type, domain=old.domain, name=name, overload=old.overload)
+    def _node(self, old: Any) -> Any:
+        """The node with its inputs' new names and its plain attributes, sorted."""
+        node = onnx.NodeProto(op_type=old.op_type, domain=old.domain, overload=old.overload)
         node.input.extend(self.now[v] if v else "" for v in old.input)
+        plain = [a for a in old.attribute if a.type != onnx.AttributeProto.GRAPH]
+        node.attribute.extend(sorted(plain, key=lambda a: str(a.name)))
+        return node
+
+    def _merged(self, old: Any, new: Any, wanted: Mapping[str, str]) -> bool:
+        """Whether an equal node is there already, whose outputs then stand for this one's. tf2onnx would do the same,
+        but keep any of the two."""
+        if bodies(old) or old.domain or old.op_type in CALLS or any(wanted.get(v) for v in old.output):
+            return False
+        key = new.SerializeToString(deterministic=True)
+        if key not in self.equal:
+            self.equal[key] = tuple(old.output)
+            return False
+        self.now |= {mine: self.now[other] for mine, other in zip(old.output, self.equal[key], strict=True) if mine}
+        return True
+
+    def _named(self, old: Any, node: Any, wanted: Mapping[str, str]) -> Any:
+        """The node with names, and with the bodies in it."""
+        layer = self.layer_of(old.name)
+        node.name = self.nodes(f"{layer}/{old.op_type}" if layer else old.op_type)
         for i, value in enumerate(old.output):
             if value:
-                self.now[value] = wanted.get(value) or self.values(name if not i else f"{name}:{i}")
+                self.now[value] = wanted.get(value) or self.values(f"{node.name}:{i}" if i else node.name)
             node.output.append(self.now[value] if value else "")
-        for attribute in sorted(old.attribute, key=lambda a: str(a.name)):
-            new = node.attribute.add()
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                new.name, new.type = attribute.name, attribute.type
-                new.g.CopyFrom(self._body(attribute.g, f"{name}/{attribute.name}"))
-            else:
-                new.CopyFrom(attribute)
+        for attribute in (a for a in old.attribute if a.type == onnx.AttributeProto.GRAPH):
+            new = node.attribute.add(name=attribute.name, type=attribute.type)
+            outside = dict(self.equal)
+            new.g.CopyFrom(self._body(attribute.g, f"{node.name}/{attribute.name}"))
+            self.equal = outside  # what is in a body cannot be seen from outside
         if layer:
             node.metadata_props.add(key=LAYER, value=layer)
         return node

@@ -20,7 +20,6 @@ OPTIMISERS = (
     "optimize_transpose",
     "fold_constants",
     "loop_optimizer",
-    "merge_duplication",
     "reshape_optimizer",
     "global_pool_optimizer",
     "remove_identity",
@@ -87,6 +86,9 @@ def _optimised(graph: Any, careful: bool) -> Any:
             super()._initialize_handlers()
             self._handler_map |= dict.fromkeys(ANY_ORDER, self._simple_through_handler)
             self._handler_map |= dict.fromkeys((PLAIN_DROPOUT, *DOCS), self._our_own)
+
+        def merge_duplicated_transposes(self) -> None:
+            """`finish` merges what is equal, always the same of the two."""
 
         def _our_own(self, transpose: Any, node: Any) -> bool:
             perm = list(transpose.get_attr_value("perm"))

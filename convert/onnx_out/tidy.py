@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-__all__ = ["bodies", "drop_identities", "every_node", "reduce_before_transpose", "whole_variables"]
+__all__ = ["bodies", "drop_identities", "every_node", "reduce_before_transpose", "transposes", "whole_variables"]
 
 Shape = tuple[int, ...]
 
@@ -107,3 +107,15 @@ def drop_identities(graph: Any) -> None:
     for node in every_node(graph):
         for i, value in enumerate(node.input):
             node.input[i] = same.get(value, value)
+
+
+def transposes(graph: Any) -> tuple[int, int]:
+    """How many there are of activations, and of what is computed from initializers alone."""
+    still = {t.name for t in graph.initializer} | {""}
+    counts = [0, 0]
+    for node in every_node(graph):
+        if all(value in still for value in node.input) and not bodies(node):
+            still |= set(node.output)
+        if node.op_type == "Transpose":
+            counts[node.input[0] in still] += 1
+    return counts[0], counts[1]

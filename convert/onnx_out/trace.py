@@ -200,7 +200,7 @@ def trace(model: Any, given: Any = None) -> Traced:
     present = {node.name for node in graph.node}
     read = [t if t.split(":")[0] in present else None for t in tensors]
     outputs = [t.name for t in concrete.outputs]
-    taken = unique([*(p.name for p in ports), *names])[len(ports) :]
+    taken = unique([*variables, *(p.name for p in ports), *names])[len(variables) + len(ports) :]
     outs = tuple(Input(n, t.dtype.name, tuple(t.shape)) for n, t in zip(taken, concrete.outputs, strict=True))
     return Traced(
         model.name,

@@ -10,14 +10,14 @@ import numpy as np
 
 from isomorph.convert.errors import IsomorphError, one_line
 
+from .draws import DRAWS
 from .examples import Example
-from .export import LIMIT, write
+from .export import is_large, write
 from .tidy import every_node
 
 __all__ = ["NOT_IMPLEMENTED", "NoKernelError", "verify"]
 
 NOT_IMPLEMENTED = "NOT_IMPLEMENTED"  # ONNX Runtime's own word: a valid model, but no kernel for a dtype or version
-DRAWS = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
 # A wrong graph is off by far more, another order of additions by far less; parity proper is isomorph.check's to judge.
 WRONG = {"float64": 1e-2, "float32": 1e-2, "float16": 0.1, "bfloat16": 0.3}
 
@@ -33,7 +33,7 @@ def verify(proto: Any, examples: list[Example]) -> dict[str, Any]:
     IsomorphError: the model is not valid, does not run, or computes something else.
     """
     with tempfile.TemporaryDirectory(prefix="isomorph-") as folder:
-        path = Path(folder) / "model.onnx" if proto.ByteSize() > LIMIT else None
+        path = Path(folder) / "model.onnx" if is_large(proto) else None
         if path is not None:
             write(proto, path)
         _check(proto, path)

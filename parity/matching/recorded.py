@@ -26,6 +26,7 @@ __all__ = [
     "Recorded",
     "WeightRecord",
     "compare_held",
+    "compare_rates",
     "from_conversion",
     "from_metadata",
     "matched",
@@ -242,6 +243,20 @@ def _transposition(shape: Shape, order: Array) -> tuple[int, ...] | None:
         free.remove(fits[0])
     numbers = np.arange(order.size).reshape(shape)
     return tuple(found) if np.array_equal(numbers.transpose(found), order) else None
+
+
+def compare_rates(original: Runner, converted: Runner, ledger: Ledger) -> None:
+    """The rates of layers that drop or add noise, where both models have one of that path and tell. Draws that cannot
+    be replayed are compared as samples, which see large differences only."""
+    mine, other = _rates(original), _rates(converted)
+    for name in sorted(mine.keys() & other.keys()):
+        if not math.isclose(mine[name], other[name], rel_tol=1e-6, abs_tol=1e-9):
+            message = f"expected a rate of {mine[name]:.6g}, got {other[name]:.6g}"
+            ledger.reject("random", "signature", name, message)
+
+
+def _rates(runner: Any) -> dict[str, float]:
+    return dict(runner.rates()) if hasattr(runner, "rates") else {}
 
 
 def compare_held(original: Runner, adapted: Runner, found: Correspondence, ledger: Ledger) -> None:

@@ -15,7 +15,7 @@ from keras.src.random.seed_generator import global_seed_generator
 from isomorph.convert.errors import UnsupportedError
 from isomorph.parity.tolerance import Array
 
-__all__ = ["drops", "idle_draw", "index_bounds", "is_seed", "seeded", "telling_indices", "without_dropout"]
+__all__ = ["drops", "idle_draw", "index_bounds", "is_seed", "rates", "seeded", "telling_indices", "without_dropout"]
 
 DROPS = ("dropout", "scaled_dot_product_attention", "rrelu", "lstm", "gru", "rnn_tanh", "rnn_relu")
 NOISE = (keras.layers.GaussianNoise, keras.layers.GaussianDropout, keras.layers.AlphaDropout)
@@ -94,6 +94,24 @@ def without_dropout() -> Iterator[None]:
         internals.random.dropout = dropout
         for kind, call in calls:
             kind.call = call
+
+
+def rates(model: Any) -> dict[str, float]:
+    """Of every layer that drops or adds noise, by the names from the model inwards, joined by dots: its rate, or the
+    standard deviation of its noise."""
+    found: dict[str, float] = {}
+    stack, seen = [("", model)], {id(model)}
+    while stack:
+        path, layer = stack.pop()
+        for child in layer._layers:
+            if id(child) in seen:
+                continue
+            seen.add(id(child))
+            name = ".".join(filter(None, (path, str(child.name))))
+            stack.append((name, child))
+            if isinstance(child, (*NOISE, keras.layers.Dropout)):
+                found[name] = float(child.stddev if isinstance(child, keras.layers.GaussianNoise) else child.rate)
+    return found
 
 
 @contextlib.contextmanager

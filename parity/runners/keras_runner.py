@@ -104,6 +104,10 @@ class KerasRunner:
             self.respond(Request(arrays, "eval", backward=False))
         return dict(found)
 
+    def rates(self) -> dict[str, float]:
+        """Layer path, its parts joined by dots -> the rate of dropout, or the standard deviation of noise."""
+        return keras_random.rates(self.model)
+
     def input_names(self) -> tuple[str, ...]:
         """The ports' names, in flat order."""
         return tuple(port.name for port in self.conversion.inputs)

@@ -4,6 +4,7 @@ reference evaluator."""
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -148,9 +149,16 @@ def session(model: Any, device: str, engine: str, optimise: bool = True) -> Any:
     options.use_deterministic_compute = True
     if not optimise:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    if model.ByteSize() > LIMIT:
-        raise UsageError("the ONNX model is larger than 2 GiB with its data; that is not supported")
-    return runtime.InferenceSession(model.SerializeToString(), options, providers=_providers(runtime, device))
+    providers = _providers(runtime, device)
+    if model.ByteSize() <= LIMIT:
+        return runtime.InferenceSession(model.SerializeToString(), options, providers=providers)
+    from isomorph.convert.onnx_out.export import write
+
+    # larger than a message can be: its data goes to a file beside it
+    with tempfile.TemporaryDirectory(prefix="isomorph-") as folder:
+        path = Path(folder) / "model.onnx"
+        write(model, path, external_data=True)
+        return runtime.InferenceSession(str(path), options, providers=providers)
 
 
 def _providers(runtime: Any, device: str) -> Sequence[Any]:

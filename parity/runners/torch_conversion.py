@@ -41,6 +41,16 @@ class ConvertedModule(TorchRunner):
 
     _quiet = False
 
+    def rates(self) -> dict[str, float]:
+        """Module path -> the rate of dropout, or the standard deviation of noise."""
+        found = {}
+        for name, child in self._module.named_modules():
+            if isinstance(child, torch.nn.modules.dropout._DropoutNd) or type(child).__name__ in NOISE:
+                rate = getattr(child, "p", getattr(child, "stddev", None))
+                if isinstance(rate, int | float):
+                    found[name] = float(rate)
+        return found
+
     def to_float64(self) -> ConvertedModule:
         """See `Runner`."""
         self._set_mode(self._modes[self._module])

@@ -144,6 +144,15 @@ def test_the_routes(isomorph: Command) -> None:
     assert find("onnx", "keras").cost == 2
 
 
+def test_the_table_of_onnx_ops(isomorph: Command, folder: Path) -> None:
+    rows = isomorph("ops", "--onnx", "--json").document["onnx"]
+    assert {"domain": "ai.onnx", "op": "Softmax", "since": 13, "family": rows[0]["family"]}.keys() == rows[0].keys()
+    assert {("Conv", "conv"), ("MaxPool", "pool")} <= {(row["op"], row["family"]) for row in rows}
+    assert len({(row["domain"], row["op"], row["since"]) for row in rows}) == len(rows)
+    assert "takes no SOURCE" in isomorph("ops", "torch.nn:ReLU", "--onnx").error
+    assert "see ops --onnx" in isomorph("ops", folder / "net.onnx").error
+
+
 def test_every_converter_exists() -> None:
     from importlib import import_module
 

@@ -1,4 +1,5 @@
-"""keras.applications goes to ONNX: valid, equal in ONNX Runtime at two batch sizes, every variable kept."""
+"""keras.applications goes to ONNX and on to torch: valid, equal in ONNX Runtime at two batch sizes, every variable
+kept, the same gradients by name in float64."""
 
 from __future__ import annotations
 
@@ -13,8 +14,10 @@ import pytest
 from onnx import numpy_helper
 
 from fixtures.keras_zoo.applications import ARCHITECTURES, build, example
+from isomorph.convert.keras_dtype import default_dtype
 from isomorph.convert.onnx_out.api import to_onnx
 from tests.convert.test_keras_zoo import opened
+from tests.convert.test_keras_zoo_gradients import assert_same_model
 
 pytestmark = pytest.mark.slow
 
@@ -45,3 +48,10 @@ def test_goes_to_onnx(name: str) -> None:
             "the examples are all alike to the model"
         )
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_gradients(name: str, training: bool) -> None:
+    with default_dtype("float64"):
+        assert_same_model(build(name), example(name, 6, seed=2).astype("float64"), training, close=1e-7)

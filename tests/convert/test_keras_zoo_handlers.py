@@ -347,3 +347,34 @@ def test_select_takes_only_what_is_chosen() -> None:
     agree(lambda v: tf.where(tf.math.is_finite(v), v, 0), x)
     agree(lambda v: tf.where(v > 1, v, -v), np.arange(4, dtype=np.int8))
     agree(lambda v: tf.where(v, False, True), np.array([True, False]))
+
+
+# -------------------------------------------------------------------------------------------------------------- tracing
+def test_what_is_replaced_while_tracing_is_put_back() -> None:
+    import keras
+    import keras.src.ops.image
+
+    from isomorph.convert.onnx_out.handlers.tracing import traceable
+
+    def held() -> list[Any]:
+        return [keras.layers.TimeDistributed.call, keras.src.ops.image.resize, tf.lookup.StaticHashTable.lookup]
+
+    own = held()
+    with traceable():
+        assert all(a is not b for a, b in zip(held(), own, strict=True))
+    assert held() == own
+    with pytest.raises(KeyError):
+        _broken(traceable)
+    assert held() == own
+
+
+def _broken(scope: Callable[[], Any]) -> None:
+    with scope():
+        raise KeyError
+
+
+def test_a_second_handler_is_refused() -> None:
+    from isomorph.convert.onnx_out.handlers.call import handler
+
+    with pytest.raises(ValueError, match="Erfc has two handlers"):
+        handler("Erfc")(lambda call, x: x)

@@ -146,6 +146,8 @@ def test_compile(proto: Any, recurrent: bool) -> None:
 def test_another_dtype(proto: Any) -> None:
     conversion = to_torch(proto, dtype="float64")
     assert {p.dtype for p in conversion.module.parameters()} == {torch.float64}
+    assert {p.dtype for p in (*conversion.inputs, *conversion.outputs)} == {"float64"}
+    assert conversion.exported().module()(*conversion.example()).dtype == torch.float64
     x = torch.from_numpy(drawn(2, 3, 5, 6)).double()
     assert conversion.module(x).dtype == torch.float64
     assert torch.autograd.gradcheck(conversion.module, (x[:1].requires_grad_(),), atol=1e-4)

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
 from isomorph.convert.onnx_in.api import to_torch
 from isomorph.convert.onnx_in.naming import Names, anonymous, split
 
-from .onnx_in_models import drawn, model, node
+from .onnx_in_models import drawn, model, node, reference
 
 KERNEL = drawn(4, 4)
 X = {"x": (3, 4)}
@@ -125,6 +126,38 @@ def test_one_weight_in_two_layouts_is_stored_once() -> None:
     x = torch.from_numpy(drawn(3, 4))
     w = torch.from_numpy(KERNEL)
     torch.testing.assert_close(conversion.module(x), x @ w.T @ w)
+
+
+def test_a_weight_that_a_layer_holds_in_pieces_can_still_be_read() -> None:
+    weights = {"l.w": drawn(2, 12, 3), "l.r": drawn(2, 12, 4), "l.b": drawn(2, 24)}
+    nodes = [node("GRU", ["x", *weights], ["y"], hidden_size=4, direction="bidirectional", linear_before_reset=1)]
+    nodes += [node("ReduceSum", [name], [f"sum{i}"], keepdims=0) for i, name in enumerate(weights)]
+    nodes += [node("Mul", ["l.w", "l.w"], ["square"])]
+    proto = model(nodes, {"x": (5, 2, 3)}, ["y", "sum0", "sum1", "sum2", "square"], weights)
+    conversion = to_torch(proto)
+    assert conversion.report["layers"] == {"GRU": 1}
+    x = drawn(5, 2, 3)
+    for mine, theirs in zip(conversion.module(torch.from_numpy(x)), reference(proto, {"x": x}), strict=True):
+        np.testing.assert_allclose(mine.detach(), theirs, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(conversion.module(torch.from_numpy(x))[4].detach().numpy(), weights["l.w"] ** 2)
+
+
+def test_branches_with_weights_of_one_name() -> None:
+    def branch(name: str, seed: int) -> Any:
+        out = helper.make_tensor_value_info(f"{name}_out", TensorProto.FLOAT, [3, 4])
+        weight = numpy_helper.from_array(drawn(4, 4, seed=seed), "fc.weight")
+        return helper.make_graph([node("MatMul", ["x", "fc.weight"], [f"{name}_out"])], name, [], [out], [weight])
+
+    nodes = [node("If", ["which"], ["y"], then_branch=branch("then", 1), else_branch=branch("else", 2))]
+    proto = model(nodes, {"x": (3, 4), "which": ()}, ["y"], {}, dtypes={"which": "bool"})
+    conversion = to_torch(proto)
+    assert len(conversion.module.state_dict()) == len(conversion.pull()) == 2
+    for which in (True, False):
+        feeds = {"x": drawn(3, 4), "which": np.array(which)}
+        found = conversion.module(*map(torch.from_numpy, feeds.values()))
+        np.testing.assert_allclose(found.detach(), reference(proto, feeds)[0], rtol=1e-4, atol=1e-5)
+    found.sum().backward()
+    assert sum(p.grad is not None for p in conversion.module.parameters()) == 1
 
 
 # ------------------------------------------------------------------------------------------------ parameter or constant

@@ -195,3 +195,21 @@ def test_a_quantised_model_says_so_and_has_no_float64(tmp_path: Path) -> None:
         runner.to_float64()
     response = runner.respond(Request((np.full((1, 4), 0.234, np.float32),), "eval"))
     assert np.allclose(response.outputs[0], 0.2)
+
+
+def test_a_model_that_is_too_large_for_a_message(net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its data is written to a file beside it for ONNX Runtime, which has it when that is gone."""
+    from isomorph.parity.runners import onnx_runner
+
+    opened = open_onnx(ModelSpec(build(net, tmp_path / "net.onnx")))
+    expected = opened.runner.respond(Request((X,), "eval", backward=False)).outputs
+    monkeypatch.setattr(onnx_runner, "LIMIT", 100)
+    large = open_onnx(ModelSpec(str(tmp_path / "net.onnx"))).runner
+    for mine, other in zip(large.respond(Request((X,), "eval", backward=False)).outputs, expected, strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+def test_a_model_that_is_no_file(net: Net, tmp_path: Path) -> None:
+    """An onnx.ModelProto, or what holds one, is opened as the file is."""
+    proto = onnx.load(build(net, tmp_path / "net.onnx"))
+    assert open_onnx(ModelSpec(proto)).runner.about() == open_onnx(ModelSpec(str(tmp_path / "net.onnx"))).runner.about()

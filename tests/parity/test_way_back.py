@@ -103,7 +103,20 @@ def _one_batch(conversion: Any) -> None:
 
 
 def _rate(conversion: Any) -> None:
-    conversion.module.dropout.p = 0.1
+    conversion.module.dropout.p = 0.45
+
+
+def _renamed_rate(conversion: Any) -> None:
+    """What no name gives away the law of the draws does."""
+
+    class Renamed(Net):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            h = torch.tanh(self.norm(self.conv(image)))
+            return self.head(self.random(h.permute(0, 2, 3, 1).flatten(1)))
+
+    conversion.module.random = nn.Dropout(0.1)
+    del conversion.module.dropout
+    conversion.module.__class__ = Renamed
 
 
 def _no_dropout(conversion: Any) -> None:
@@ -140,7 +153,8 @@ BUGS: dict[str, tuple[Callable[[Any], None], tuple[str, str], str]] = {
     "wrong epsilon": (_epsilon, ("output", "0"), "quick"),
     "missing transpose": (_no_transpose, ("output", "0"), "quick"),
     "one batch size": (_one_batch, ("signature", "call"), "quick"),
-    "wrong rate": (_rate, ("output", "all"), "full"),
+    "wrong rate": (_rate, ("signature", "dropout"), "quick"),
+    "wrong rate under another name": (_renamed_rate, ("output", "all"), "full"),
     "no dropout": (_no_dropout, ("output", "0"), "quick"),
     "no gradient": (_detached, ("parameter gradient", "conv/kernel"), "quick"),
     "wrong record": (_wrong_record, ("signature", "conv/kernel"), "quick"),

@@ -26,7 +26,7 @@ def keras_net(rate: float = 0.5, frozen: bool = False) -> Any:
     h = keras.layers.BatchNormalization(name="norm", momentum=0.9)(h)
     h = keras.layers.Activation("tanh")(h)
     h = keras.layers.Flatten()(h)
-    h = keras.layers.Dropout(rate)(h)
+    h = keras.layers.Dropout(rate, name="dropout")(h)
     model = keras.Model(x, keras.layers.Dense(4, name="head")(h))
     rng = np.random.default_rng(0)
     for variable in model.variables:

@@ -287,6 +287,24 @@ def test_sizes_go_into_bodies_as_numbers() -> None:
         assert all(torch.equal(a, b) for a, b in zip(program(*given), module(*given), strict=True))
 
 
+PADDED = """g (float[N, C] x, bool c) => (float[N, M] y) {
+    pads = Constant<value = int64[4] {0, 2, 0, 1}>()
+    y = If(c) <
+        then_branch = a () => (float[N, M] p) { p = Pad<mode = "reflect">(x, pads) },
+        else_branch = b () => (float[N, M] q) { q = Pad<mode = "wrap">(x, pads) }
+    >
+}"""
+
+
+def test_sizes_are_computed_with_inside_branches() -> None:
+    """Python's max of a size is wrong there (torch 2.13): the rules use torch's."""
+    module = module_of(PADDED)
+    x = randn(2, 5)
+    program = torch.export.export(module, (x, torch.tensor(True)), strict=False).module()
+    assert torch.equal(program(x, torch.tensor(True)), x[:, [2, 1, 0, 1, 2, 3, 4, 3]])
+    assert torch.equal(program(x, torch.tensor(False)), x[:, [3, 4, 0, 1, 2, 3, 4, 0]])
+
+
 INLINE = """g (float[N, C] x) => (float[N, M] y) {
     one = Constant<value = int64 {1}>()
     shape = Shape(x)

@@ -11,8 +11,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
@@ -368,41 +366,3 @@ def test_new_tensors_lie_where_the_input_lies(r: Row) -> None:
 
 
 FIXED = ("GatherElements", "GatherND", "ScatterElements", "ReverseSequence")  # an index of theirs has the batch's size
-
-
-# ------------------------------------------------------------------------------------------------------------- bounds
-BOUND = st.one_of(st.integers(-9, 9), st.sampled_from([2**31 - 1, 2**63 - 1, -(2**31), -(2**63) + 1]))
-
-
-@given(n=st.integers(0, 6), start=BOUND, end=BOUND, step=st.sampled_from([1, 2, 3, -1, -2, -7]))
-def test_slices_of_any_bounds(n: int, start: int, end: int, step: int) -> None:
-    """By the words of the specification: what is clamped to where."""
-    first, last = (v + n if v < 0 else v for v in (start, end))
-    low, high = (0, n) if step > 0 else (-1, n - 1)
-    places = range(min(max(first, 0), high), min(max(last, low), high), step)
-    found = index.slice_10(torch.arange(n), *(torch.tensor([v]) for v in (start, end, 0, step)))
-    assert found.tolist() == [p for p in places if p < n]
-
-
-@given(
-    n=st.integers(1, 5),
-    before=st.integers(-2, 9),
-    after=st.integers(-2, 9),
-    mode=st.sampled_from(["reflect", "edge", "wrap"]),
-)
-def test_pads_of_any_width(n: int, before: int, after: int, mode: Any) -> None:
-    kept = np.arange(n)
-    wanted = np.pad(kept, (max(before, 0), max(after, 0)), mode)
-    wanted = wanted[max(-before, 0) : len(wanted) - max(-after, 0)]
-    found = pad.extend(torch.arange(n), {0: (before, after)}, mode) if n + before + after > 0 else torch.zeros(0)
-    if before >= 0 and after >= 0:
-        assert found.tolist() == wanted.tolist()
-    elif n + before + after > 0 and n + min(before, 0) + min(after, 0) > 0:
-        assert len(found) == n + before + after
-
-
-@given(x_dims=st.lists(st.sampled_from([1, 3]), max_size=3), dims=st.lists(st.sampled_from([1, 3]), max_size=3))
-def test_expand_goes_both_ways(x_dims: list[int], dims: list[int]) -> None:
-    wanted = np.broadcast_shapes(tuple(x_dims), tuple(dims))
-    assert tuple(shape.expand(torch.zeros(x_dims), torch.tensor(dims, dtype=torch.int64)).shape) == wanted
-    assert tuple(shape.broadcast(torch.zeros(x_dims), tuple(dims)).shape) == wanted

@@ -173,3 +173,23 @@ def test_sizes_as_values() -> None:
     assert (n.dtype, int(n), n.shape) == (torch.int32, 5, ())
     assert (f.dtype, float(f)) == (torch.float32, 5.0)
     assert (even.dtype, bool(even)) == (torch.bool, False)
+
+
+def test_sizes_of_an_unknown_rank() -> None:
+    """Single dims, and their number, are Python numbers though the rank is known at run time only."""
+    text = """<ir_version: 8, opset_import: ["": 18]>
+    g (float[M] flat, int64[R] dims) => (float[] y, int64 rank) {
+        x = Reshape(flat, dims)
+        s = Shape(x)
+        last = Constant<value = int64[1] {-1}>()
+        n = Gather(s, last)
+        t = Concat<axis = 0>(last, n)
+        y = Reshape(x, t)
+        r = Shape(s)
+        rank = Squeeze(r)
+    }"""
+    module = to_torch(onnx.parser.parse_model(text)).module
+    assert "shape_tensor" not in module.code
+    y, rank = module(torch.arange(24.0), torch.tensor([2, 3, 4]))
+    assert torch.equal(y, torch.arange(24.0).reshape(6, 4))
+    assert torch.equal(rank, torch.tensor(3))

@@ -124,7 +124,7 @@ class Lines:
         around: Callable[..., Any] | None,
     ) -> Call:
         nodes, y = list(self.nodes), self.y
-        if bias is None and not self.m.has(2):
+        if bias is None and not self.m.adds(2):
             found = self.m.added(y, options["out_channels"], len(options["kernel_size"]))
             if found is not None:
                 nodes, bias, y = [*nodes, found[0]], found[1], found[0].outputs[0]
@@ -135,7 +135,7 @@ class Lines:
 def _parts(m: Match) -> tuple[Moved, Moved | None, Window, Lines] | None:
     """None where the weights are no weights, or there are too many axes."""
     weight, bias = m.weight(1), m.weight(2)
-    if weight is None or (m.has(2) and (bias is None or len(bias.shape) != 1)):
+    if weight is None or (m.adds(2) and (bias is None or len(bias.shape) != 1)):
         return None
     rank = len(weight.shape) - 2
     if rank not in CONV or m.node.inputs[0] is None:

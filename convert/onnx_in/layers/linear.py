@@ -18,12 +18,12 @@ from .match import Call, Match
 def gemm(m: Match) -> Call | None:
     """alpha * x @ W + beta * c, where W has been transposed or not."""
     weight = m.weight(1)
-    scaled = m.attribute("alpha", 1.0) != 1.0 or (m.has(2) and m.attribute("beta", 1.0) != 1.0)
+    scaled = m.attribute("alpha", 1.0) != 1.0 or (m.adds(2) and m.attribute("beta", 1.0) != 1.0)
     if weight is None or m.attribute("transA", 0) or scaled or len(weight.shape) != 2:
         return None
     weight = weight if m.attribute("transB", 0) else weight.transpose(1, 0)
-    bias = _bias(m.weight(2), weight.shape[0]) if m.has(2) else None
-    if m.has(2) and bias is None:
+    bias = _bias(m.weight(2), weight.shape[0]) if m.adds(2) else None
+    if m.adds(2) and bias is None:
         return None
     return _unfolded(m, _linear(m, 0, weight, bias, [m.node.outputs[0]], [m.node]))
 

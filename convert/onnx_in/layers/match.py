@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from ..moved import Moved, constant_tensor
 from ..provenance import LAYER, Origin
-from ..tracing import integers_of, trace
+from ..tracing import integers_of, is_zero, trace
 
 __all__ = ["Call", "Match", "shortest"]
 
@@ -58,6 +58,11 @@ class Match:
 
     def has(self, i: int) -> bool:
         return self.input(i) is not None
+
+    def adds(self, i: int) -> bool:
+        """Whether an input is there and is not all zeros."""
+        value = self.input(i)
+        return value is not None and not is_zero(value, self.held)
 
     def weight(self, i: int) -> Moved | None:
         """An input as state of a layer; None where it is computed, constant or absent."""

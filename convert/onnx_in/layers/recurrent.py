@@ -15,7 +15,7 @@ import torch
 
 from ..moved import Moved, constant_tensor
 from ..naming import anonymous, scope_of
-from ..tracing import follows, trace, trace_from
+from ..tracing import follows, is_zero, trace, trace_from
 from . import layer
 from .match import Call, Match
 from .noise import dropout
@@ -174,33 +174,9 @@ def _states(m: Match, stack: list[Stacked]) -> list[ir.Value] | None:
     """The first states of each layer: [h, c] * layers; [] where all are zero, None where only some are given."""
     count = 2 if m.node.op_type == "LSTM" else 1
     found = [s.node.inputs[5 + i] if len(s.node.inputs) > 5 + i else None for s in stack for i in range(count)]
-    if all(v is None or _is_zero(v) for v in found):
+    if all(v is None or is_zero(v, m.held) for v in found):
         return []
     return None if any(v is None for v in found) else [v for v in found if v is not None]
-
-
-def _is_zero(value: ir.Value) -> bool:
-    """Whether a value is known to be all zeros, of whatever shape."""
-    tensor, node = constant_tensor(value), value.producer()
-    if tensor is not None:
-        return bool(tensor.size < 1 << 24 and not np.any(tensor.numpy()))
-    if node is None or node.domain:
-        return False
-    if node.op_type == "ConstantOfShape":
-        held = node.attributes.get("value")
-        return held is None or not np.any(held.value.numpy())
-    moves = node.op_type in (
-        "Expand",
-        "Identity",
-        "Cast",
-        "Unsqueeze",
-        "Squeeze",
-        "Slice",
-        "Reshape",
-        "Tile",
-        "Transpose",
-    )
-    return moves and node.inputs[0] is not None and _is_zero(node.inputs[0])
 
 
 # ---------------------------------------------------------------------------------------------------------- the stack
@@ -254,8 +230,11 @@ def _between(m: Match, one: Stacked, after: ir.Node) -> tuple[float, tuple[ir.No
     if joined is None:
         return None
     nodes += joined
-    if any(use.node not in (after, *nodes) for n in nodes for v in n.outputs for use in v.uses()):
-        return None
+    others = [u.node for n in nodes for v in n.outputs for u in v.uses() if u.node not in (after, *nodes)]
+    if others:
+        nodes += _for_states(m, others, after)
+        if any(node not in nodes for node in others):
+            return None
     if any(use.node not in nodes for use in y.uses()) or any(v.is_graph_output() for n in nodes for v in n.outputs):
         return None
     return rate, tuple(nodes)
@@ -277,6 +256,25 @@ def _ending(y: ir.Value) -> tuple[ir.Value, list[ir.Node]]:
         if nodes is not None and inside and all(u.node in nodes for u in y.uses()) and not y.is_graph_output():
             return value, nodes
     return y, []
+
+
+def _for_states(m: Match, nodes: list[ir.Node], after: ir.Node) -> list[ir.Node]:
+    """The nodes from these on, if they end in the first states of an op alone: TorchScript's exporter makes zeros of a
+    size that it asks the layer before for."""
+    found: list[ir.Node] = []
+    for node in (queue := list(nodes)):
+        if node not in found:
+            found.append(node)
+            uses = [use for v in node.outputs for use in v.uses()]
+            if any(u.node is after and u.idx not in (5, 6) for u in uses) or any(
+                v.is_graph_output() for v in node.outputs
+            ):
+                return []
+            queue += [u.node for u in uses if u.node is not after]
+            if len(found) > 40:
+                return []
+    states = [v for v in after.inputs[5:7] if v is not None]
+    return found if all(is_zero(v, m.held) for v in states) else []
 
 
 def _joining(value: ir.Value, y: ir.Value) -> list[ir.Node] | None:

@@ -45,7 +45,7 @@ def _number(x: Any) -> Any:
 def integers(start: Any, limit: Any, step: Any, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """From start to before limit; none where the step leads away from it."""
     count = -((start - limit) // step)
-    steps: torch.Tensor = torch.arange(max(count, 0), dtype=dtype, device=device) * step + start
+    steps: torch.Tensor = torch.arange(torch.sym_max(count, 0), dtype=dtype, device=device) * step + start
     return steps
 
 
@@ -60,7 +60,8 @@ def progression(start: torch.Tensor, limit: torch.Tensor, delta: torch.Tensor, s
         count = int(torch.ceil(distance / step))
     else:
         count = -int(torch.div(-distance, step, rounding_mode="floor"))
-    return (start.reshape(()) + torch.arange(max(count, 0), dtype=start.dtype, device=start.device) * step).to(dtype)
+    steps = torch.arange(torch.sym_max(count, 0), dtype=start.dtype, device=start.device)
+    return (start.reshape(()) + steps * step).to(dtype)
 
 
 @rule("EyeLike", since=9)

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from ..operands import constant_of, ints, leaf, number, rank_of
+from ..operands import Sizes, constant_of, ints, leaf, number, rank_of
 from ..registry import rule
 from .moves import by_bits, from_start, positive_axis
-from .sizes import dims_of, made_dims, nonnegative, smaller
+from .sizes import dims_of, made_dims, nonnegative, shape_source, smaller
 
 _END = 2**31 - 1  # from here on an end means "to the end"
 
@@ -41,10 +41,13 @@ def _slice(x: Any, rank: int | None, starts: Any, ends: Any, axes: Any, steps: A
     if backwards:
         x = x.flip(backwards)
     cuts: dict[int, slice] = {}
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+    for i, (axis, step) in enumerate(zip(axes, steps, strict=True)):
+        start, end = starts[i], ends[i]  # they may be a proxy, which cannot be iterated
         cut = slice(start, end, step) if step > 0 else _backwards(x, axis, start, end, step)
-        first = None if isinstance(cut.start, int) and cut.start == 0 else cut.start
-        last = None if isinstance(cut.stop, int) and cut.stop >= _END else cut.stop
+        # Python cuts off what is beyond 64 bits
+        first, last = (max(v, -(2**62)) if isinstance(v, int) else v for v in (cut.start, cut.stop))
+        first = None if isinstance(first, int) and first == 0 else first
+        last = None if isinstance(last, int) and last >= _END else last
         if first is not None or last is not None or cut.step != 1:
             cuts[axis] = slice(first, last, None if cut.step == 1 else cut.step)
     return x[tuple(cuts.get(a, slice(None)) for a in range(max(cuts) + 1))] if cuts else x
@@ -74,6 +77,10 @@ def gather(x: Any, index: Any, *, axis: int = 0) -> Any:
     """x[..., index, ...]: the dims of the index stand in place of `axis`."""
     at, rank = positive_axis(axis, x), rank_of(index)
     known = constant_of(index)
+    source = shape_source(x)
+    if source is not None and known is not None and known.ndim < 2:
+        sizes = Sizes.of(source.size(int(i)) for i in known.reshape(-1))
+        return sizes if known.ndim else Sizes.scalar(sizes.items[0])
     if rank is None:
         return gather_at(x, index, at)
     if known is not None and rank == 0:

@@ -81,7 +81,7 @@ def extend(x: torch.Tensor, sides: Any, mode: str) -> torch.Tensor:
         elif mode == "wrap":
             source = source % size
         else:  # there and back again
-            period = max(2 * (size - 1), 1)
+            period = torch.sym_max(2 * (size - 1), 1)  # not max: under torch.cond that gives the 1
             source = size - 1 - (size - 1 - source % period).abs()
         x = x.index_select(axis, source)
     return x

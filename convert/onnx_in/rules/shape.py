@@ -250,7 +250,7 @@ def split_evenly(x: torch.Tensor, count: int, axis: int) -> tuple[torch.Tensor, 
     last = x.size(axis) - each * (count - 1)
     if last > 0:
         return torch.split(x, [each] * (count - 1) + [last], axis)
-    sizes = [max(0, min(each, x.size(axis) - i * each)) for i in range(count)]
+    sizes = [torch.sym_max(0, torch.sym_min(each, x.size(axis) - i * each)) for i in range(count)]
     return torch.split(x, sizes, axis)
 
 

@@ -75,13 +75,23 @@ def of_dims(x: Any, dims: Any, filler: Any = None) -> Any:
 
 @size_rule("Shape", any_input=True)
 def _shape(x: Any, *, start: int = 0, end: int = I64_MAX) -> Any:
+    if shape_source(x) is not None:
+        return Sizes.of((shape_source(x).dim(),)[start:end])
     dims = x.array.shape if isinstance(x, Sizes) else dims_of(x)
     return NotImplemented if dims is None else Sizes.of(dims[start:end])
 
 
 @rule("Shape")
 def shape(x: Any, *, start: int = 0, end: int = I64_MAX) -> Any:
-    return shape_tensor(x, start, end)
+    made: Any = shape_tensor(x, start, end)
+    if recorded(made) and start == 0 and end == I64_MAX:
+        made.node.meta["shape_of"] = x
+    return made
+
+
+def shape_source(x: Any) -> Any:
+    """The operand of unknown rank whose whole shape x is, if x is one; else None."""
+    return x.node.meta.get("shape_of") if recorded(x) else None
 
 
 @size_rule("Size", any_input=True)
@@ -122,7 +132,7 @@ def _everywhere(x: Any, holds: Callable[[Any], bool], kept: tuple[Any, ...]) -> 
     if node.op == "placeholder" and "outer" in node.meta:  # a size that a subgraph is given
         return _everywhere(node.meta["outer"], holds, kept)
     if node.op == "call_method":
-        return node.target in ("size", "numel")
+        return node.target in ("size", "numel", "dim")
     operands = (x.tracer.proxy(a) if isinstance(a, fx.Node) else a for a in node.args)
     return node.op == "call_function" and node.target in kept and all(_everywhere(a, holds, kept) for a in operands)
 
@@ -140,7 +150,7 @@ def _same(a: Any, b: Any) -> bool:
     if a is b:
         return True
     alike = (a.op, a.target, len(a.args)) == (b.op, b.target, len(b.args)) and not a.kwargs and not b.kwargs
-    pure = a.target in ("size", "numel") or a.target in _EXACT
+    pure = a.target in ("size", "numel", "dim") or a.target in _EXACT
     return alike and pure and all(_same(x, y) for x, y in zip(a.args, b.args, strict=True))
 
 

@@ -95,15 +95,20 @@ def _route(options: argparse.Namespace) -> Route:
     if source == target == "torch" and not options.source.endswith(".pt2") and ":" not in options.source:
         raise UsageError(f"SOURCE {options.source!r} is not understood; to torch it is {TO_TORCH}")
     route = find(source, target)
-    for option in ROUTED:
-        if getattr(options, option) is not None and option not in route.options:
-            raise UsageError(f"--{option} means nothing on the way {' -> '.join(route.formats)}")
+    _require_meaning(options, route)
     _require(route, options.verify != "none")
     if options.layout is not None:
         allowed = LAYOUTS[route.options["layout"].target]
         if options.layout not in allowed:
             raise UsageError(f"--layout {options.layout}: to {route.target} it is {' or '.join(allowed)}")
     return route
+
+
+def _require_meaning(options: argparse.Namespace, route: Route) -> None:
+    """UsageError: an option that no step of the way takes."""
+    for option in ROUTED:
+        if getattr(options, option) is not None and option not in route.options:
+            raise UsageError(f"--{option} means nothing on the way {' -> '.join(route.formats)}")
 
 
 def _require(route: Route, verified: bool) -> None:
@@ -128,6 +133,7 @@ def _convert(options: argparse.Namespace, route: Route, streams: Console, docume
         model = load(route.source, options.source, options.weights, specs, options.seed, route.target, stage)
         if model.format != route.source:
             route = find(model.format, route.target)
+            _require_meaning(options, route)
         options = _settled(options, route, model)
         document["options"]["mode"] = options.mode
         document["options"]["layout"] = options.layout

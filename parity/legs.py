@@ -55,31 +55,44 @@ def load(
 
     UsageError: there is no such file, or it is not what it says.
     """
-    if kind == "keras":
-        say("load")
-        made = _keras_of_code(text) if is_code(text) else _keras_file(text)
-        if made is None:
-            raise UsageError(f"{text}: it makes no Keras model; to {target} there is nothing to convert")
-        return _keras(made, specs)
     if kind == "onnx":
         say("load")
         if not Path(text).is_file():
             raise UsageError(f"{text} is not a file" if Path(text).exists() else f"{text}: no such file")
         return Model("onnx", text, specs=specs, modes=("eval",))
+    if kind == "keras" and not is_code(text):
+        say("load")
+        return _keras(_keras_file(text), specs)
     say("start")
     from isomorph.convert.sources import load_source
 
     say("load")
-    if target != "keras" and is_code(text):
-        made = _keras_of_code(text)
-        if made is not None:
+    if target == "keras" or not is_code(text):
+        return _torch(load_source(text, weights, specs, seed), specs)
+    return _of_code(kind, text, weights, specs, seed)
+
+
+def _of_code(kind: str, text: str, weights: Path | None, specs: tuple[InputSpec, ...], seed: int) -> Model:
+    """What named code makes, on the way to ONNX or torch: a Keras model, or a torch module if that is a source here."""
+    from isomorph.convert.named_code import cwd_importable
+    from isomorph.convert.sources import source_of
+    from isomorph.parity.runners.open import run_code
+
+    with cwd_importable():
+        home, made = run_code(text, seed)
+        if _is_keras(made):
             if weights is not None:
                 raise UsageError(f"{text}: --weights is for torch modules, and this is a Keras model")
             return _keras(made, specs)
-    found = load_source(text, weights, specs, seed)
+        if kind == "keras":
+            raise UsageError(f"{text}: it makes no Keras model; from torch to torch there is nothing to convert")
+        return _torch(source_of(made, text, weights, specs, seed, home), specs)
+
+
+def _torch(found: Any, specs: tuple[InputSpec, ...]) -> Model:
+    modes = ("eval",) if found.exported_program is not None else ("eval", "train")
     return Model(
-        "torch", found.module, (found.args, found.kwargs), specs, notes=tuple(found.notes), source=found,
-        modes=("eval",) if found.exported_program is not None else ("eval", "train"),
+        "torch", found.module, (found.args, found.kwargs), specs, modes, tuple(found.notes), source=found
     )  # fmt: skip
 
 
@@ -91,23 +104,14 @@ def _keras_file(text: str) -> Any:
 
 
 def _keras(model: Any, specs: tuple[InputSpec, ...]) -> Model:
-    modes = ("eval",) if getattr(model, "mode", "both") == "eval" else ("eval", "train")
-    return Model("keras", model, specs=specs, modes=modes)
+    eval_only = hasattr(model, "replay") and model.mode == "eval"
+    return Model("keras", model, specs=specs, modes=("eval",) if eval_only else ("eval", "train"))
 
 
-def _keras_of_code(text: str) -> Any:
-    """The Keras model that the named code is, or makes; None where it makes something else."""
-    from isomorph.convert.named_code import cwd_importable, find, user_code
-
-    with cwd_importable():
-        found = find(text)[1]
-        if callable(found) and not _is_keras(found) and not hasattr(found, "named_parameters"):
-            found = user_code(found, f"{text}: calling {text.rpartition(':')[2]}()")
-    return found if _is_keras(found) else None
-
-
-def _is_keras(found: Any) -> bool:
-    return any(c.__module__.startswith("keras.") and c.__name__ == "Model" for c in type(found).__mro__)
+def _is_keras(made: Any) -> bool:
+    """A Keras model, or a Conversion."""
+    names = {f"{c.__module__.partition('.')[0]}.{c.__name__}" for c in type(made).__mro__}
+    return "keras.Model" in names or hasattr(made, "replay")
 
 
 # --------------------------------------------------------------------------------------------------------------- steps

@@ -100,8 +100,8 @@ class GaussianDropout(_Random):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training or self.p == 0:
             return x
-        deviation = float(self.p / (1 - self.p)) ** 0.5
-        return x * (1 + torch.randn_like(self.drawn(x)) * deviation)
+        noise: torch.Tensor = torch.randn_like(self.drawn(x)) * (self.p / (1 - self.p)) ** 0.5
+        return x * (1 + noise)
 
 
 class SharedDropout(_Random):

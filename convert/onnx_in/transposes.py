@@ -12,7 +12,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from .one_axis import axes_of, constant_integers, replace_value, sink_unsqueezes
-from .permute import Perm, perm_of, rank_of, transposed
+from .permute import Perm, perm_of, transposed
 from .regions import turn_regions
 from .tracing import trace
 

@@ -197,16 +197,23 @@ class _Writer:
         made = onnx.GraphProto(name=name)
         for value in old.input:
             self.now[value.name] = self.values(f"{name}/input")
-            info = made.input.add()
-            info.CopyFrom(value)
-            info.name = self.now[value.name]
+            made.input.append(_renamed(value, self.now[value.name]))
         outputs = [v.name for v in old.output]
         self.write(old, made, dict.fromkeys(outputs, ""))
         for value in old.output:
-            info = made.output.add()
-            info.CopyFrom(value)
-            info.name = self.now[value.name]
+            made.output.append(_renamed(value, self.now[value.name]))
         return made
+
+
+def _renamed(value: Any, name: str) -> Any:
+    """A body's input or output; tf2onnx numbers free dims by its counter, which says nothing."""
+    info = onnx.ValueInfoProto()
+    info.CopyFrom(value)
+    info.name = name
+    for dim in info.type.tensor_type.shape.dim:
+        if dim.HasField("dim_param"):
+            dim.ClearField("dim_param")
+    return info
 
 
 def _reads(node: Any) -> list[str]:

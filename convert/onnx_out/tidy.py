@@ -107,6 +107,9 @@ def drop_identities(graph: Any) -> None:
     for node in every_node(graph):
         for i, value in enumerate(node.input):
             node.input[i] = same.get(value, value)
+    for node in graph.node:
+        for body in bodies(node):
+            drop_identities(body)
 
 
 def transposes(graph: Any) -> tuple[int, int]:

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from isomorph.convert.errors import IsomorphError, UnsupportedError, UsageError, first_line
-from isomorph.convert.inputspec import InputSpec, NamedDim, parse_all
+from isomorph.convert.inputspec import NamedDim, parse_all
 from isomorph.parity.runners import keras_device
 from isomorph.parity.runners.arrays import Inputs, inputs_for, inputs_that_run, plain
 from isomorph.parity.runners.base import PortInfo, Request
@@ -198,11 +198,13 @@ def load_file(path: str) -> Any:
     return _keras_error(path, lambda: load(path))
 
 
-def declared(model: Any, specs: Sequence[InputSpec]) -> Any:
-    """What a model that does not declare its inputs is called with by `--input`, as `to_onnx` takes it; None for one
+def declared(model: Any, specs: Sequence[Any]) -> Any:
+    """What a model that does not declare its inputs is called with by `InputSpec`s, as `to_onnx` takes it; None for one
     that does."""
     if not specs or hasattr(model, "replay") or getattr(model, "inputs", None):
         return None
+    if not model.built:
+        _described(model, ModelSpec(model, tuple(specs)))  # which runs it
     given = {
         s.name: keras.InputSpec(shape=tuple(None if isinstance(d, NamedDim) else d for d in s.dims), dtype=s.dtype)
         for s in specs

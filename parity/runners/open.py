@@ -31,7 +31,7 @@ from isomorph.convert.named_code import cwd_importable, find, kind_of, user_code
 from isomorph.parity.runners import device
 from isomorph.parity.runners.spec import ModelSpec, Opened
 
-__all__ = ["FORMS", "kind_of_object", "open_here", "open_runner"]
+__all__ = ["FORMS", "kind_of_object", "open_here", "open_runner", "run_code"]
 
 FORMS = (
     "model.pt2, model.keras, model.tflite, model.onnx, a SavedModel directory, pkg.module:callable, "
@@ -197,10 +197,7 @@ def _open_code(spec: ModelSpec) -> Opened:
     """What the code that the user names makes, or is."""
     text = spec.target
     with cwd_importable():
-        with _seeded(spec.seed):
-            home, found = find(text)
-        with _seeded(spec.seed):  # once more: importing it may have loaded the framework
-            made = _made(found, text)
+        home, made = run_code(text, spec.seed)
         made_spec = replace(spec, target=made)
         try:
             kind = kind_of_object(made)
@@ -216,6 +213,15 @@ def _open_code(spec: ModelSpec) -> Opened:
         if kind == "function" and device.is_gpu(spec.device):
             raise UsageError(f"{text}: device {spec.device} is for models that can be moved, not for a function")
         return _open(_with_example_beside(made_spec, home, text), kind)
+
+
+def run_code(text: str, seed: int) -> tuple[ModuleType, Any]:
+    """The Python module of "module:callable", and what it makes, or is. Random weights follow the seed. Open
+    `cwd_importable` around it. UsageError: there is none, or it raised."""
+    with _seeded(seed):
+        home, found = find(text)
+    with _seeded(seed):  # once more: importing it may have loaded the framework
+        return home, _made(found, text)
 
 
 def _made(found: Any, text: str) -> Any:

@@ -145,11 +145,31 @@ def test_a_program_for_torch(isomorph: Command, files: Path) -> None:
 
 
 def test_code_that_makes_a_keras_model(isomorph: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "made_by_keras.py").write_text("from tests.parity.way_back import keras_net as build\n")
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
-    run = isomorph("convert", "made_by_keras:build", "-o", "net.safetensors", "--verify", "none", "--json")
+    (tmp_path / "made_by_keras.py").write_text(OWN_CLASSES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    spec = ("--input", "x=float32[b,5]", "--verify", "none", "--json")
+    run = isomorph("convert", "made_by_keras:Own", "-o", "net.safetensors", *spec)
     assert run.code == 0, run.err
     assert [leg["from"] for leg in run.document["legs"]] == ["keras", "onnx"]
+    assert isomorph("convert", "made_by_keras:Own", "-o", "net.onnx", *spec).code == 0
+    assert (
+        "--mode means nothing"
+        in isomorph("convert", "made_by_keras:Own", "-o", "n.onnx", *spec[:2], "--mode", "eval").error
+    )
+    assert "it makes no Keras model" in isomorph("convert", "torch.nn:ReLU", "-o", "n.pt2").error
+
+
+OWN_CLASSES = """
+import keras
+
+class Own(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = keras.layers.Dense(4, activation="tanh"), keras.layers.Dense(2)
+
+    def call(self, x, training=False):
+        return self.second(self.first(x) * 2)
+"""
 
 
 # --- conversions that are wrong -----------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
-"""keras.applications goes to ONNX and on to torch: valid, equal in ONNX Runtime at two batch sizes, every variable
-kept, the same gradients by name in float64."""
+"""keras.applications goes to ONNX and on to torch: valid, equal in ONNX Runtime at two batch sizes, all variables kept,
+the same gradients by name in float64."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def inferred(model: Any, opsets: dict[str, int], notes: list[str], where: str) -
 
     Raises UsageError: onnx's checker objects, types contradict each other, a value no machine can hold.
     """
-    _require_valid(model, where)
+    _require_valid(model, notes, where)
     _require_sizes(model, where)  # before: onnx counts some sizes one by one
     found = _by_onnx(model, notes, where)
     _Walk(found, opsets).graph(found.graph, {}, {})
@@ -46,8 +46,9 @@ def inferred(model: Any, opsets: dict[str, int], notes: list[str], where: str) -
     return found
 
 
-def _require_valid(model: Any, where: str) -> None:
-    """Raise UsageError where onnx's checker objects, except that an output's shape need not be stated."""
+def _require_valid(model: Any, notes: list[str], where: str) -> None:
+    """Raise UsageError where onnx's checker objects, except that an output's shape need not be stated, and that an op may
+    be deprecated (GroupNormalization of opset 18 to 20 is, and is in use)."""
     open_ = [
         v for v in model.graph.output if v.type.HasField("tensor_type") and not v.type.tensor_type.HasField("shape")
     ]
@@ -56,7 +57,9 @@ def _require_valid(model: Any, where: str) -> None:
     try:
         onnx.checker.check_model(model)
     except Exception as error:
-        raise UsageError(f"{where}: not valid ONNX: {plain_text(error)}") from error
+        if "is deprecated in domain_version" not in str(error):
+            raise UsageError(f"{where}: not valid ONNX: {plain_text(error)}") from error
+        notes.append(plain_text(error))
     for value in open_:
         value.type.tensor_type.ClearField("shape")
 

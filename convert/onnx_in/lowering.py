@@ -1,4 +1,4 @@
-"""An ONNX graph, node by node, becomes a torch.fx graph. What an op means stands in rules/, what is a layer in layers/."""
+"""An ONNX graph becomes a torch.fx graph, node by node. rules/ says what an op means, layers/ what is a layer."""
 
 from __future__ import annotations
 
@@ -307,7 +307,8 @@ class Lowering:
         if getattr(parent, last, None) is not module:
             parent.add_module(last, module)
         self.taken.add(name)
-        made: Any = self.recorder.create_proxy("call_module", name, tuple(args), {})
+        called: Any = self.recorder.create_proxy("call_module", name, tuple(args), {})
+        made: Operand = called
         return made
 
     def free_name(self, hint: str) -> str:

@@ -139,6 +139,10 @@ def _bare(model: Any, opsets: dict[str, int], folder: Path | None, where: str) -
             _require_declared(value, where)
     if folder is not None:
         proto.embed(bare, folder, where)  # constants and subgraphs
+    for attribute in (a for node in proto.nodes(bare) for a in node.attribute):
+        if attribute.type == onnx.AttributeProto.SPARSE_TENSOR:  # of Constant
+            dense = _dense(attribute.sparse_tensor, folder, where)
+            attribute.CopyFrom(helper.make_attribute("value", dense))
     return bare, held
 
 

@@ -109,7 +109,31 @@ def drop_identities(graph: Any) -> None:
             node.input[i] = same.get(value, value)
     for node in graph.node:
         for body in bodies(node):
+            _plain_outputs(body)
             drop_identities(body)
+
+
+def _scope(maker: Mapping[str, Any], value: str, i: int) -> str:
+    """A node name in the scope of the value's own node."""
+    own = str(maker[value].name) if value in maker else ""
+    return f"{own.rpartition('/')[0]}/output_{i}" if "/" in own else f"output_{i}"
+
+
+def _plain_outputs(body: Any) -> None:
+    """A body's outputs are what its nodes make, without Identity; the second output of one value, and one that comes from
+    outside the body's nodes, needs one. tf2onnx gives it to any of the two."""
+    maker = {value: node for node in body.node for value in node.output}
+    seen: set[str] = set()
+    for i, output in enumerate(body.output):
+        value = output.name
+        while value in maker and maker[value].op_type == "Identity" and not maker[value].domain:
+            value = maker[value].input[0]
+        if value in seen or value not in maker:
+            name = f"{output.name}/output_{i}"
+            body.node.append(onnx.helper.make_node("Identity", [value], [name], name=_scope(maker, value, i)))
+            value = name
+        seen.add(value)
+        output.name = value
 
 
 def transposes(graph: Any) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The walk from an ONNX graph to generated code: sizes stay numbers, constants are computed, bodies read outer values."""
+"""From an ONNX graph to generated code: sizes stay numbers, constants are computed, bodies read outer values."""
 
 from __future__ import annotations
 
@@ -71,7 +71,8 @@ def test_an_output_may_be_a_size_or_a_constant() -> None:
 
 
 BRANCHES = """g (float[3] x, bool flag) => (float[3] y) <float[3] w = {1.0, 2.0, 3.0}> {
-    y = If(flag) <then_branch = a () => (float[3] p) { p = Mul(x, w) }, else_branch = b () => (float[3] q) { q = Add(x, w) }>
+    y = If(flag) <then_branch = a () => (float[3] p) { p = Mul(x, w) },
+                  else_branch = b () => (float[3] q) { q = Add(x, w) }>
 }"""
 
 

@@ -311,3 +311,24 @@ def test_parity_opens_files_by_the_same_door(tmp_path: Path) -> None:
     onnx.checker.check_model(found)
     with pytest.raises(UsageError, match=OUTSIDE):
         load(beside(tmp_path, location="../x"))
+
+
+def test_a_sparse_constant_is_read_as_an_ordinary_one() -> None:
+    values, places = helper.make_tensor("v", 1, [2], [1.0, 2.0]), helper.make_tensor("i", 7, [2], [0, 3])
+    constant = helper.make_node("Constant", [], ["c"], sparse_value=helper.make_sparse_tensor(values, places, [5]))
+    x, y = (helper.make_tensor_value_info(name, 1, [5]) for name in "xy")
+    graph = helper.make_graph([constant, helper.make_node("Add", ["x", "c"], ["y"])], "g", [x], [y])
+    model = read(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10))
+    held = next(iter(model.graph.initializers.values()))
+    assert held.const_value is not None
+    assert held.const_value.numpy().tolist() == [1, 0, 0, 2, 0]
+
+
+def test_a_deprecated_op_is_a_note() -> None:
+    """GroupNormalization of opset 18 is deprecated, and files hold it."""
+    x, y = (helper.make_tensor_value_info(name, 1, [2, 4, 3]) for name in "xy")
+    scale, bias = (helper.make_tensor(name, 1, [2], [1.0, 2.0]) for name in ("scale", "bias"))
+    node = helper.make_node("GroupNormalization", ["x", "scale", "bias"], ["y"], num_groups=2)
+    graph = helper.make_graph([node], "g", [x], [y], [scale, bias])
+    model = read(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8))
+    assert any("deprecated" in note for note in model.meta[NOTES])

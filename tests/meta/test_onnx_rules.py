@@ -23,7 +23,7 @@ WITHOUT: dict[str, str] = {}
 # Attributes that no rule need know, and why.
 IGNORED = {
     "consumed_inputs": "a hint for reusing memory, of before opset 6",
-    "sparse_value": "torch holds no sparse constants; the reader refuses them",
+    "sparse_value": "the reader writes it as an ordinary value",
 }
 # Defaults that are not ONNX's own text, and why.
 DEFAULTS = {

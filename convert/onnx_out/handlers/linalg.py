@@ -1,4 +1,4 @@
-"""Factorisations of small matrices, written out row by row: ONNX has no op for them. TensorFlow's are on (..., n, n)."""
+"""Factorisations of small matrices (..., n, n), written out row by row: ONNX has no op for them."""
 
 from __future__ import annotations
 

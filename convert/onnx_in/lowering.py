@@ -124,6 +124,9 @@ class Lowering:
         self.recorder = Recorder(self.graph, self.constant)
         self.taken: set[str] = set()
         self.results: tuple[Any, ...] = ()
+        self.home = "constants"  # the submodule that holds them; a model may have one of that name itself
+        while hasattr(self.root, self.home):
+            self.home += "_"
 
     # ------------------------------------------------------------------------------------------------------- the walk
     def program(self, as_tuple: bool = False) -> Program:
@@ -282,14 +285,14 @@ class Lowering:
 
     def constant(self, tensor: torch.Tensor, element: int | None = None) -> Operand:
         """A value that never changes: a buffer that is not part of the state dict."""
-        holder = getattr(self.root, "constants", None)
+        holder = getattr(self.root, self.home, None)
         if holder is None:
             holder = torch.nn.Module()
-            self.root.add_module("constants", holder)
+            self.root.add_module(self.home, holder)
         name = f"c{self.constants}"
         self.constants += 1
         holder.register_buffer(name, tensor, persistent=False)
-        made: Any = self.recorder.create_proxy("get_attr", f"constants.{name}", (), {})
+        made: Any = self.recorder.create_proxy("get_attr", f"{self.home}.{name}", (), {})
         return self._named(made, Info(element, tuple(tensor.shape), tensor))
 
     def attribute(self, name: str, info: Info) -> Operand:
@@ -356,15 +359,15 @@ class Lowering:
 
     def _prune(self) -> None:
         """Drop the constants that nothing reads any more."""
-        holder = getattr(self.root, "constants", None)
+        holder = getattr(self.root, self.home, None)
         if holder is None:
             return
         read = {n.target for n in self.graph.nodes if n.op == "get_attr"}
         for name in list(holder._buffers):
-            if f"constants.{name}" not in read:
+            if f"{self.home}.{name}" not in read:
                 delattr(holder, name)
         if not holder._buffers:
-            del self.root.constants
+            delattr(self.root, self.home)
 
 
 GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import onnx_ir as ir
 
@@ -29,6 +30,11 @@ class Region:
     nodes: list[ir.Node] = field(default_factory=list)
     values: set[ir.Value] = field(default_factory=set)
 
+    @cached_property
+    def members(self) -> set[ir.Node]:
+        """The nodes, once all are there."""
+        return set(self.nodes)
+
     def incoming(self) -> list[ir.Value]:
         """What they read from outside and is no constant."""
         read = (v for n in self.nodes for v in _operands(n) if v not in self.values and not _is_constant(v))
@@ -37,8 +43,7 @@ class Region:
     def outgoing(self) -> list[tuple[ir.Node, int, ir.Value]]:
         """Who reads their values outside."""
         uses = [(u.node, u.idx, v) for v in self.values for u in v.uses()]
-        inside = set(map(id, self.nodes))
-        return [(n, i, v) for n, i, v in uses if id(n) not in inside]
+        return [(n, i, v) for n, i, v in uses if n not in self.members]
 
 
 def turn_regions(graph: ir.Graph) -> bool:
@@ -63,15 +68,17 @@ def _gain(region: Region, perm: Perm) -> int:
     change = 0
     for value in region.incoming():
         if perm_of(value.producer()) == perm:
-            inside = all(id(u.node) in set(map(id, region.nodes)) for u in value.uses())
+            inside = all(u.node in region.members for u in value.uses())
             change -= _cost(value.producer()) if inside and not value.is_graph_output() else 0
         else:
             change += 1
-    read = region.outgoing()
+    readers: dict[ir.Value, list[ir.Node]] = {}
+    for node, _, value in region.outgoing():
+        readers.setdefault(value, []).append(node)
     for value in region.values:
-        mine = [(n, i) for n, i, v in read if v is value]
-        undone = [n for n, _ in mine if perm_of(n) == inverse(perm)]
-        rest = [n for n, _ in mine if perm_of(n) is None and not _absorbs(n, perm)]
+        mine = readers.get(value, [])
+        undone = [n for n in mine if perm_of(n) == inverse(perm)]
+        rest = [n for n in mine if perm_of(n) is None and not _absorbs(n, perm)]
         change += bool(rest or value.is_graph_output()) - sum(_cost(n) for n in undone)
     return change
 

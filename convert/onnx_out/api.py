@@ -69,11 +69,11 @@ def _first(plans: list[Plan], make: Callable[[Plan], Any], tried: list[str]) -> 
     """What the first plan gives that works; tf2onnx's optimisers can break a graph, and ONNX Runtime may lack the
     kernel of an op's newest version. Where none does, the first one's error. tried: what was wrong with those before.
     """
-    from .verify import NoKernelError
+    from .opset import OpsetError
 
     first: IsomorphError | None = None
     for plan in plans:
-        if isinstance(first, NoKernelError) == (plan[0] == plans[0][0]) and first is not None:
+        if isinstance(first, OpsetError) == (plan[0] == plans[0][0]) and first is not None:
             continue  # another opset helps where a kernel is missing, and there alone
         try:
             return make(plan)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from isomorph.convert.errors import UsageError
+from isomorph.convert.errors import IsomorphError, UsageError, one_line
 
-__all__ = ["IR_VERSION", "choose", "newest", "raised"]
+__all__ = ["IR_VERSION", "OpsetError", "choose", "newest", "raised"]
 
 OLDEST = 15  # functions of the model, and the ops the markers become, are all there since 15
 IR_VERSION = 10  # the first whose nodes bear metadata; every ONNX Runtime that knows opset 21 reads it
+
+
+class OpsetError(IsomorphError):
+    """The model cannot have this opset: an op cannot be brought there, or ONNX Runtime has no kernel of its version."""
 
 
 @functools.cache
@@ -51,7 +55,11 @@ def choose(wanted: int | None) -> int:
 
 
 def raised(proto: Any, opset: int) -> Any:
-    """The model at a newer opset, by ONNX's own converter; it loses node metadata, so it comes before they are set."""
+    """The model at a newer opset, by ONNX's own converter; it loses node metadata, so it comes before they are set.
+    OpsetError: the converter does not know a way."""
     import onnx.version_converter
 
-    return onnx.version_converter.convert_version(proto, opset)
+    try:
+        return onnx.version_converter.convert_version(proto, opset)
+    except Exception as error:  # the converter's and shape inference's types
+        raise OpsetError(f"onnx cannot bring the model to opset {opset}: {one_line(error)}") from error

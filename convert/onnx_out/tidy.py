@@ -120,8 +120,8 @@ def _scope(maker: Mapping[str, Any], value: str, i: int) -> str:
 
 
 def _plain_outputs(body: Any) -> None:
-    """A body's outputs are what its nodes make, without Identity; the second output of one value, and one that comes from
-    outside the body's nodes, needs one. tf2onnx gives it to any of the two."""
+    """A body's outputs are what its nodes make, without Identity; the second output of one value, and one that comes
+    from outside the body's nodes, needs one. tf2onnx gives it to any of the two."""
     maker = {value: node for node in body.node for value in node.output}
     seen: set[str] = set()
     for i, output in enumerate(body.output):

@@ -13,17 +13,14 @@ from isomorph.convert.errors import IsomorphError, one_line
 from .draws import DRAWS
 from .examples import Example
 from .export import is_large, write
+from .opset import OpsetError
 from .tidy import every_node
 
-__all__ = ["NOT_IMPLEMENTED", "NoKernelError", "verify"]
+__all__ = ["in_float32", "verify"]
 
 NOT_IMPLEMENTED = "NOT_IMPLEMENTED"  # ONNX Runtime's own word: a valid model, but no kernel for a dtype or version
 # A wrong graph is off by far more, another order of additions by far less; parity proper is isomorph.check's to judge.
 WRONG = {"float64": 1e-2, "float32": 1e-2, "float16": 0.1, "bfloat16": 0.3}
-
-
-class NoKernelError(IsomorphError):
-    """ONNX Runtime has no kernel for an op of this version or dtype."""
 
 
 def verify(proto: Any, examples: list[Example]) -> dict[str, Any]:
@@ -39,7 +36,7 @@ def verify(proto: Any, examples: list[Example]) -> dict[str, Any]:
         _check(proto, path)
         try:
             session, ran_as = _session(proto, path), "own"
-        except NoKernelError:
+        except OpsetError:
             session, ran_as = _session(in_float32(proto), None), "float32"
         random = any(node.op_type in DRAWS for node in every_node(proto.graph))
         errors = [_compared(proto, session, example, ran_as, random) for example in examples]
@@ -69,7 +66,7 @@ def _session(proto: Any, path: Path | None) -> Any:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises one type per status
         if NOT_IMPLEMENTED in str(error):
-            raise NoKernelError(f"ONNX Runtime has no kernel: {one_line(error)}") from error
+            raise OpsetError(f"ONNX Runtime has no kernel: {one_line(error)}") from error
         raise IsomorphError(f"ONNX Runtime refuses the ONNX model, nothing is written: {one_line(error)}") from error
 
 

@@ -44,10 +44,9 @@ def test_goes_to_onnx(name: str) -> None:
     for batch in (1, 3):
         x = example(name, batch, seed=1)
         ours, theirs = session.run(None, {session.get_inputs()[0].name: x})[0], np.asarray(model(x, training=False))
-        assert batch == 1 or theirs.std(axis=0).max() > 1e-2 * np.abs(theirs).max(), (
-            "the examples are all alike to the model"
-        )
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * np.abs(theirs).max())
+        close = 1e-4 * np.abs(theirs).max()
+        assert batch == 1 or theirs.std(axis=0).max() > 10 * close, "the examples are all alike to the model"
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=close)
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])

@@ -61,6 +61,16 @@ def test_constants_are_computed_once() -> None:
     assert made.state_dict() == {}, "a constant is no part of the state"
 
 
+def test_a_model_may_have_a_module_of_its_own_for_constants() -> None:
+    made = module("""g (float[2] x) => (float[2] y) <float[2] "constants.c0" = {3.0, 4.0}> {
+        c = Constant<value_floats = [1.0, 2.0]>()
+        a = Add(x, c)
+        y = Mul(a, "constants.c0")
+    }""")
+    assert made(torch.zeros(2)).tolist() == [3, 8]
+    assert len(made.state_dict()) == 1
+
+
 def test_an_output_may_be_a_size_or_a_constant() -> None:
     made = module("""g (float[b,3] x) => (int64[2] n, int64[1] c) {
         n = Shape(x)

@@ -140,6 +140,24 @@ def test_an_opset_of_choice(wanted: int) -> None:
     assert np.allclose(run(found.proto, x)[0], model(x), atol=1e-6)
 
 
+def test_an_opset_out_of_reach_gives_way_to_an_older_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnx.version_converter
+
+    own = onnx.version_converter.convert_version
+
+    def convert(proto: Any, version: int) -> Any:
+        if version > 21:
+            raise RuntimeError("no adapter")
+        return own(proto, version)
+
+    monkeypatch.setattr(onnx.version_converter, "convert_version", convert)
+    found = to_onnx(small())
+    assert (found.report["opset"], found.proto.opset_import[0].version) == (21, 21)
+    assert len(found.report["tried"]) == 1
+    with pytest.raises(IsomorphError, match="onnx cannot bring the model to opset 24: RuntimeError: no adapter"):
+        to_onnx(small(), opset=24)
+
+
 @pytest.mark.parametrize("wanted", [3, 99, "18", True])
 def test_impossible_opsets(wanted: Any) -> None:
     with pytest.raises(UsageError, match=r"opset=.*(choose 15 to \d+|whole number)"):

@@ -33,11 +33,26 @@ FAST = [
 ]
 
 # Those with layers that act in training alone.
-TRAINED = (
-    "batchnorm_axes batchnorm_conv batchnorm_dense batchnorm_frozen batchnorm_masked batchnorm_ranks batchnorm_shared "
-    "dropouts float64 frozen_layers mixed_precision nested_functional sequential_in_functional shared_layer subclassed "
-    "time_distributed transformer_encoder unet"
-).split()
+TRAINED = [
+    "batchnorm_axes",
+    "batchnorm_conv",
+    "batchnorm_dense",
+    "batchnorm_frozen",
+    "batchnorm_masked",
+    "batchnorm_ranks",
+    "batchnorm_shared",
+    "dropouts",
+    "float64",
+    "frozen_layers",
+    "mixed_precision",
+    "nested_functional",
+    "sequential_in_functional",
+    "shared_layer",
+    "subclassed",
+    "time_distributed",
+    "transformer_encoder",
+    "unet",
+]
 
 # What stays open, each with its reason: strict.
 RECURRENT = (

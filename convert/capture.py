@@ -10,6 +10,7 @@ exists for stay whole.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import re
@@ -26,6 +27,7 @@ from .errors import CaptureError
 from .exportable import detached_regions, free_linspace
 from .fx_to_ir import Converter
 from .ir import Graph
+from .passes.absorb_batch_counters import BATCH_NORMS, POPULATION
 
 CUMULATIVE = (
     -1.0
@@ -132,6 +134,12 @@ def _axes(spec: Any, path: tuple[str, ...], names: dict[str, dict[int, str]]) ->
 
 
 # --------------------------------------------------------------------------------------------------------------- export
+def population_norms(module: torch.nn.Module) -> list[tuple[str, Any]]:
+    """(path, layer) of the batch normalisations that move by the population variance, as Keras' do. They are traced as
+    torch's own, and their nodes marked."""
+    return [(n, m) for n, m in module.named_modules(remove_duplicate=False) if getattr(m, "moves_by_population", False)]
+
+
 @contextlib.contextmanager
 def _exportable(module: torch.nn.Module, training: bool) -> Iterator[None]:
     """The module in the wanted mode, with what torch.export cannot trace put aside; everything is put back."""
@@ -141,13 +149,18 @@ def _exportable(module: torch.nn.Module, training: bool) -> Iterator[None]:
         for m in module.modules()
         if isinstance(m, torch.nn.modules.batchnorm._NormBase) and m.momentum is None and m.track_running_stats
     ]
+    population = [m for _, m in population_norms(module)]
     try:
         if training != module.training:
             module.train(training)
         for m in cumulative:
             m.momentum = CUMULATIVE
+        for m in population:
+            m.one_op = True
         yield
     finally:
+        for m in population:
+            m.one_op = False
         for m in cumulative:
             m.momentum = None
         for each, mode in modes.items():
@@ -271,8 +284,21 @@ def from_program(
         for name, tensor in program.constants.items():
             if isinstance(tensor, torch.Tensor):
                 tensors.setdefault(name, tensor)
+    if module is not None:
+        names_of = {f"{path}.running_var".lstrip(".") for path, _ in population_norms(module)}
+        graph = _marked(graph, {tied.get(n, n) for n in names_of})
     spec, leaf_names = output_structure(program)
     return Captured(graph, tensors, tied, spec, leaf_names)
+
+
+def _marked(graph: Graph, variances: set[str]) -> Graph:
+    """The batch normalisations of these running variances bear the mark POPULATION."""
+    values = {p.value for name, p in graph.parameters.items() if name in variances}
+    nodes = [
+        n.replace(origin=n.origin.touched(POPULATION)) if n.op in BATCH_NORMS and n.args[4] in values else n
+        for n in graph.nodes
+    ]
+    return dataclasses.replace(graph, nodes=nodes) if values else graph
 
 
 def owned_tensors(

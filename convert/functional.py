@@ -141,6 +141,10 @@ class Functional(Builder):
             else self.scope.emitter.reference(f"{ref.name.rpartition('.')[0]}.{attribute}".lstrip("."))
         )
 
+    def trains(self, *refs: ParamRef) -> bool:
+        """Whether any of these is trainable."""
+        return any(self.scope.emitter.trainable(ref.name) for ref in refs)
+
     def layer(self, cls: Any, x: Any, *, weights: dict[str, Any], name: str | None = None, **config: Any) -> Tensor:
         """Call a layer of class `cls` on `x` (a tensor, or a list of positional inputs), reusing it where the module
         is called again.

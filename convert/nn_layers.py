@@ -1,7 +1,7 @@
 """Layers with torch's semantics, for the cases where Keras' own layer differs.
 
 GroupedConv1D/2D/3D   Keras compiles grouped convolutions with XLA on TensorFlow; these split theirs
-BatchNormalization    the running variance is the unbiased one; momentum=None is the cumulative average
+BatchNormalization    the running variance is torch's unbiased one; momentum=None is the cumulative average
 InstanceNormalization the same for each sample by itself, where torch tracks its statistics
 Recurrent             LSTM, GRU and RNN with every torch parameter as its own variable (recurrence.py computes)
 """
@@ -105,6 +105,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
 
     tracked=False: no moving statistics; those of the batch are used in both modes.
     statistics: "mode" (the batch's in train mode, the moving ones in eval mode), "moving" or "batch" (always those).
+    unbiased=False: `moving_variance` moves towards the batch's own variance, as in Keras.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         scale: bool = True,
         tracked: bool = True,
         statistics: str = "mode",
+        unbiased: bool = True,
         **config: Any,
     ) -> None:
         if axis != -1:
@@ -131,6 +133,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         self.cumulative = momentum is None
         self.tracked = tracked
         self.statistics = statistics if tracked else "batch"
+        self.unbiased = unbiased
 
     def build(self, input_shape: Any) -> None:
         shape = (input_shape[-1],)
@@ -178,9 +181,9 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         x = ops.cast(inputs, dtype)
         gamma, beta = (None if w is None else ops.cast(w, dtype) for w in (self.gamma, self.beta))
         if self.statistics == "batch" or (self.statistics == "mode" and training):
-            y, mean, unbiased = self._by_batch(x, gamma, beta)
+            y, mean, variance = self._by_batch(x, gamma, beta)
             if self.tracked:
-                self._track(ops.stop_gradient(mean), ops.stop_gradient(unbiased))
+                self._track(ops.stop_gradient(mean), ops.stop_gradient(variance))
         else:
             moving = ops.cast(self.moving_mean, dtype), ops.cast(self.moving_variance, dtype)
             if self._has_kernel(x):
@@ -196,21 +199,23 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         return bool(keras.backend.backend() == "tensorflow" and x.dtype == "float32")
 
     def _by_batch(self, x: Any, gamma: Any, beta: Any) -> tuple[Any, Any, Any]:
-        """(normalised, mean, unbiased variance) by the batch's statistics."""
-        if self._has_kernel(x):
-            return fused(x, gamma, beta, self.epsilon)
-        mean, var = moments(x, self._reduction_axes)
+        """(normalised, mean, the variance to follow) by the batch's statistics."""
         shape = ops.shape(x)
         count = 1
         for axis in self._reduction_axes:
             count = count * shape[axis]
-        n = ops.cast(count, var.dtype)
-        return scaled(x, mean, var, gamma, beta, self.epsilon), mean, var * (n / (n - 1.0))
+        n = ops.cast(count, x.dtype)
+        if self._has_kernel(x):
+            y, mean, var = fused(x, gamma, beta, self.epsilon)
+            return y, mean, var if self.unbiased else var * ((n - 1.0) / n)
+        mean, var = moments(x, self._reduction_axes)
+        y = scaled(x, mean, var, gamma, beta, self.epsilon)
+        return y, mean, var * (n / (n - 1.0)) if self.unbiased else var
 
-    def _track(self, mean: Any, unbiased: Any) -> None:
+    def _track(self, mean: Any, variance: Any) -> None:
         seen = self._count()
         keep = 1.0 - 1.0 / ops.cast(seen, mean.dtype) if self.cumulative else self.momentum
-        for variable, new in ((self.moving_mean, mean), (self.moving_variance, unbiased)):
+        for variable, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
             old = ops.cast(variable, new.dtype)
             variable.assign(ops.cast(old * keep + new * (1.0 - keep), variable.dtype))
 
@@ -222,7 +227,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         config = super().get_config()
         if self.cumulative:
             config["momentum"] = None
-        return {**config, "tracked": self.tracked, "statistics": self.statistics}
+        return {**config, "tracked": self.tracked, "statistics": self.statistics, "unbiased": self.unbiased}
 
 
 @register

@@ -22,6 +22,7 @@ from . import layers, registry
 from .initializers import Initializers
 from .operands import DTYPES, Info, Operand, Recorder, Sizes, constant_of, info_of, number, sizes_of, tensor_of
 from .program import Program
+from .written import written, written_all
 
 __all__ = ["Body", "Lowering", "Site"]
 
@@ -233,6 +234,10 @@ class Lowering:
         if attribute.type == ir.AttributeType.TENSOR:
             array = value.numpy()
             return array if array.dtype.kind in "OSU" else tensor_of(array)
+        if attribute.type == ir.AttributeType.FLOAT:
+            return written(value)
+        if attribute.type == ir.AttributeType.FLOATS:
+            return written_all(tuple(value))
         return tuple(value) if isinstance(value, (list, tuple)) else value
 
     # --------------------------------------------------------------------------------------------------------- values

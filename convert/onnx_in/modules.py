@@ -133,6 +133,9 @@ class Modules:
             if full not in piece.names:
                 piece.names.append(full)
         for name, array in call.fixed.items():
+            if getattr(module, "moves_by_population", False) and (array == (name == "weight")).all():
+                module.register_parameter(name, None)  # the source has no such variable
+                continue
             _assign(module, name, torch.nn.Parameter(torch.tensor(array), requires_grad=False))
             self.names.take(f"{path}.{name}")
         self._own_counters(module, path)

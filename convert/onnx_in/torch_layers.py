@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -17,28 +19,52 @@ __all__ = [
 ]
 
 
-class _PopulationVariance(nn.modules.batchnorm._BatchNorm):
+class _KerasBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """`one_op`: set while the way back to Keras is traced, so that it meets aten.batch_norm on the running statistics,
+    whatever this layer does to them."""
+
+    moves_by_population = True  # what the way back asks for
+    one_op = False
+    _version = 1  # of the state dict: torch's with 2 has a counter of batches, which ONNX and Keras do not have
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.num_batches_tracked = None
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *arguments: Any, **options: Any
+    ) -> None:
+        state_dict.pop(f"{prefix}num_batches_tracked", None)
+        nn.Module._load_from_state_dict(self, state_dict, prefix, *arguments, **options)
+
+    def _normalised(self, x: torch.Tensor, batch: bool, tracked: bool) -> torch.Tensor:
+        """By the batch's statistics or the running ones. Not nn.functional's, which refuses one value per channel."""
+        mean, var = (self.running_mean, self.running_var) if tracked else (None, None)
+        momentum = 0.0 if self.momentum is None else self.momentum
+        cudnn = torch.backends.cudnn.enabled
+        y: torch.Tensor = torch.batch_norm(x, self.weight, self.bias, mean, var, batch, momentum, self.eps, cudnn)
+        return y
+
+
+class _PopulationVariance(_KerasBatchNorm):
     """Batch normalisation whose running variance moves by the batch's own variance (divided by n), as ONNX's and Keras'
     does; torch's moves by the estimate for the population (divided by n - 1)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self._check_input_dim(x)  # type: ignore[no-untyped-call]
+        if self.one_op or not self.training:
+            return self._normalised(x, batch=self.training, tracked=True)
+        self._move(x.detach())
+        return self._normalised(x, batch=True, tracked=False)
+
+    def _move(self, x: torch.Tensor) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.momentum is not None
-        assert self.momentum is not None
-        if not self.training:
-            return nn.functional.batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, False, self.momentum, self.eps
-            )
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
         with torch.no_grad():
-            axes = [0, *range(2, x.dim())]
-            variance, mean = torch.var_mean(x.detach(), axes, correction=0)
+            variance, mean = torch.var_mean(x, [0, *range(2, x.dim())], correction=0)
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
-        return nn.functional.batch_norm(x, None, None, self.weight, self.bias, True, self.momentum, self.eps)
 
 
 class BatchNorm1d(_PopulationVariance, nn.BatchNorm1d):
@@ -53,16 +79,14 @@ class BatchNorm3d(_PopulationVariance, nn.BatchNorm3d):
     """nn.BatchNorm3d on (n, c, d, h, w), moving by the population variance."""
 
 
-class FrozenBatchNorm(nn.modules.batchnorm._BatchNorm):
+class FrozenBatchNorm(_KerasBatchNorm):
     """Batch normalisation by the running statistics in both modes: Keras' with `trainable` off."""
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
         """Any rank will do."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
-        )
+        return self._normalised(x, batch=False, tracked=True)
 
 
 class GaussianNoise(nn.Module):

@@ -48,16 +48,22 @@ def to_onnx(
     say("load")
     model, conversion = _opened(model)
     say("trace")
-    traced = trace(model, inputs)
+    traced = trace(model, inputs, wanted)
     say("keras")
     dims = symbols(traced.ports, None if conversion is None else [_source_dims(p) for p in conversion.inputs])
     examples = draw(model, traced, dims, example, None if conversion is None else conversion.bounds)
     named = zip((*traced.ports, *traced.outs), (*dims, *output_dims(traced, examples)), strict=True)
     ports = {port.name: (port.dtype, d) for port, d in named}
-    data = provenance(traced, ports, conversion)
-    report |= {"versions": data["versions"], "train_only": train_only(model, traced), "tried": []}
+    report |= {"train_only": train_only(model, traced), "tried": []}
     plans = [(n, o) for n in (wanted, *(OLDER if opset is None else ())) for o in (True, False)]
-    proto = _first(plans, lambda plan: _written(traced, ports, data, examples, plan, report, say), report["tried"])
+
+    def write(plan: Plan) -> Any:
+        mine = traced if plan[0] == wanted else trace(model, inputs, plan[0])  # an older opset has fewer ops to mark
+        data = provenance(mine, ports, conversion)
+        report["versions"] = data["versions"]
+        return _written(mine, ports, data, examples, plan, report, say)
+
+    proto = _first(plans, write, report["tried"])
     say.done()
     return OnnxExport(proto, report)
 

@@ -1,4 +1,5 @@
-"""The layers that become one ONNX op each: normalisation, dropout and noise. recurrent.py has the recurrent ones.
+"""The layers that become one ONNX op each: batch normalisation, dropout and noise. norms.py has the normalisations
+without running statistics, recurrent.py the recurrent layers.
 
 A function here takes (layer, marks, *the call's arguments) and gives the layer's output, or None where this call is
 none that ONNX has an op for. A layer counts as Keras' own where its `call` is the very function of Keras' class.
@@ -31,8 +32,13 @@ def marking(layer: Any) -> Mark | None:
 def _table() -> dict[Any, Mark]:
     from isomorph.convert import nn_layers
 
+    from . import norms
+
     layers = keras.layers
     return {
+        layers.LayerNormalization.call: norms.layer_normalization,
+        layers.GroupNormalization.call: norms.group_normalization,
+        layers.RMSNormalization.call: norms.rms_normalization,
         layers.BatchNormalization.call: batch_normalization,
         nn_layers.BatchNormalization.call: torch_batch_normalization,
         layers.Dropout.call: dropout,
@@ -79,9 +85,9 @@ def torch_batch_normalization(layer: Any, marks: Marks, inputs: Any, training: A
 def _normalised(layer: Any, marks: Marks, x: Any, dtype: str, momentum: float) -> Any:
     """ONNX has the channels on axis 1."""
     rank, axis = len(x.shape), layer.axis % len(x.shape)
-    perm = [0, axis, *(i for i in range(1, rank) if i != axis)]
     if axis == 0 or rank < 2:
         return None
+    perm = channels_first(rank, axis)
     shape = layer.moving_mean.shape
     gamma = ops.ones(shape, dtype) if layer.gamma is None else ops.cast(layer.gamma, dtype)
     beta = ops.zeros(shape, dtype) if layer.beta is None else ops.cast(layer.beta, dtype)
@@ -90,6 +96,11 @@ def _normalised(layer: Any, marks: Marks, x: Any, dtype: str, momentum: float) -
     attributes = {"epsilon": float(layer.epsilon), "momentum": float(momentum), "training_mode": 0}
     (y,) = marks.mark("BatchNormalization", [moved, *held], [(moved.shape, dtype)], attributes)
     return y if moved is x else ops.transpose(y, sorted(range(rank), key=perm.__getitem__))
+
+
+def channels_first(rank: int, axis: int) -> list[int]:
+    """The transpose that takes `axis` to 1."""
+    return [0, axis, *(i for i in range(1, rank) if i != axis)]
 
 
 # ---------------------------------------------------------------------------------------------------- dropout and noise

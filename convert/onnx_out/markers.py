@@ -26,11 +26,12 @@ Output = tuple[Sequence[int | None], Any]  # shape and dtype
 class Marks:
     """What is known of a model's layers, and what was marked in it.
 
-    paths: a layer's path by its id. scopes: TensorFlow's name scope to the path of the layer that opened it. layers:
+    opset: that the model is written in. paths: a layer's path by its id. scopes: TensorFlow's name scope to the path of the layer that opened it. layers:
     what provenance says of marked layers, by path. kinds: ops of the markers, each call.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, opset: int) -> None:
+        self.opset = opset
         self.paths = {key: "/".join(path) for key, path in layer_paths(model).items()}
         self.scopes: dict[str, str] = {}
         self.layers: dict[str, dict[str, Any]] = {}

@@ -1,8 +1,8 @@
 """A marker of markers.py becomes the ONNX op that its token names.
 
 It happens in two steps. tf2onnx calls the handler here and goes on to optimise what it is given, moving transposes past
-what it knows to hold in any order of the axes. Dropout and noise are nodes of our domain until that is done, with their
-attributes, which tf2onnx lets alone there; `settled` then makes ONNX's Dropout of the plain one.
+what it knows to hold in any order of the axes. Dropout, noise and the ops that are newer than what tf2onnx writes are
+nodes of our domain until that is done and the opset is raised, with their attributes; `settled` then makes ONNX's ops.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from .markers import DOMAIN, MARKER
 __all__ = ["DOCS", "MARKERS", "PLAIN_DROPOUT", "functions", "permuted", "settled"]
 
 CALL = "isomorph_call"  # tells two calls apart: tf2onnx merges equal nodes over equal inputs, and drops what ONNX lacks
-PLAIN_DROPOUT = "PlainDropout"
+PLAIN = "Plain"  # before the name of an op of ONNX that is a node of our domain until it is settled
+LATER = ("Dropout", "LayerNormalization", "GroupNormalization", "InstanceNormalization", "RMSNormalization")
+PLAIN_DROPOUT = PLAIN + "Dropout"
 DOCS = {
     "Dropout": "Inference: identity. Training: dropout by `rate`, the mask of `noise_shape` (0: the input's own size).",
     "SpatialDropout": "Inference: identity. Training: dropout by `rate` whose mask is the same along `axes`.",
     "GaussianNoise": "Inference: identity. Training: normal noise of deviation `stddev` is added.",
     "GaussianDropout": "Inference: identity. Training: times normal noise, mean 1, deviation sqrt(rate / (1 - rate)).",
     "AlphaDropout": "Inference: identity. Training: SELU's saturation value by `rate`, mean and variance kept.",
+    "StopGradient": "Identity whose gradient is zero.",
 }
 
 
@@ -35,11 +38,11 @@ def write_marker(ctx: Any, node: Any, name: str, args: Any) -> None:
     inputs, outputs = list(node.input), list(node.output)
     for place in token["absent"]:
         inputs.insert(place, "")
-    plain = token["op"] == "Dropout" and not token["domain"]
+    plain = token["op"] in LATER and not token["domain"]
     dtypes = [ctx.get_dtype(value) for value in outputs]
     ctx.remove_node(name)
     ctx.make_node(
-        PLAIN_DROPOUT if plain else token["op"],
+        f"{PLAIN}{token['op']}" if plain else token["op"],
         inputs,
         attr={**token["attributes"], CALL: token["call"]},
         outputs=outputs,
@@ -66,14 +69,15 @@ def permuted(node: Any, perm: list[int]) -> None:
 
 
 def settled(graph: Any) -> None:
-    """Nodes of our domain lose what was there for tf2onnx, and plain dropout becomes ONNX's."""
+    """Nodes of our domain lose what was there for tf2onnx, and the plain ones become ONNX's."""
     for node in graph.node:
         if node.domain != DOMAIN:
             continue
         kept = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute if a.name != CALL}
         del node.attribute[:]
-        if node.op_type == PLAIN_DROPOUT:
-            node.op_type, node.domain = "Dropout", ""
+        if node.op_type.startswith(PLAIN):
+            node.op_type, node.domain = node.op_type.removeprefix(PLAIN), ""
+        if node.op_type == "Dropout" and not node.domain:
             ratio = np.float32(kept.pop("ratio"))
             node.input.append(_constant(graph, f"isomorph/ratio/{ratio}", ratio))
             node.input.append(_constant(graph, "isomorph/training", np.bool_(False)))

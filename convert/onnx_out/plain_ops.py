@@ -1,4 +1,4 @@
-"""Ops of Keras that its TensorFlow backend spells out and ONNX has as one: while a model is traced they are one."""
+"""Ops of Keras that its TensorFlow backend spells out, or that ONNX would forget: while a model is traced they are one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from .markers import Marks
+from .markers import DOMAIN, Marks
 
 __all__ = ["plain_ops"]
 
@@ -17,16 +17,34 @@ __all__ = ["plain_ops"]
 @contextlib.contextmanager
 def plain_ops(marks: Marks) -> Iterator[None]:
     """While open: `take` by indices that may be negative is a Gather, a matrix product with a 2-d kernel a MatMul of
-    any rank."""
+    any rank, and `stop_gradient` a function of our domain."""
+    from keras.src.backend.tensorflow import core
     from keras.src.backend.tensorflow import numpy as backend
 
     before = {name: getattr(backend, name) for name in ("take", "matmul")}
+    stop = core.stop_gradient
     backend.take, backend.matmul = _take(before["take"], marks), _matmul(before["matmul"])
+    core.stop_gradient = _stop_gradient(stop, marks)
     try:
         yield
     finally:
+        core.stop_gradient = stop
         for name, own in before.items():
             setattr(backend, name, own)
+
+
+def _stop_gradient(own: Callable[..., Any], marks: Marks) -> Callable[..., Any]:
+    """ONNX has no such op: it would be gone from the file, and the gradients of the torch module other ones."""
+
+    def stop_gradient(x: Any) -> Any:
+        if not _floating(x):
+            return own(x)
+        x = tf.convert_to_tensor(x)
+        if x.shape.rank is None or tf.get_static_value(x) is not None or not tf.is_symbolic_tensor(x):
+            return own(x)
+        return marks.mark("StopGradient", [x], [(x.shape, x.dtype)], {}, DOMAIN)[0]
+
+    return stop_gradient
 
 
 def _take(own: Callable[..., Any], marks: Marks) -> Callable[..., Any]:

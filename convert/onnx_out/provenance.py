@@ -75,9 +75,11 @@ def _variables(traced: Traced, conversion: Conversion | None) -> dict[str, Any]:
         else:
             tied.setdefault(e.tied_to, []).append(e.torch_name)
     found = {}
+    kept = None if conversion is None else conversion.report.get("persistent")
     for name, variable in traced.values.items():
         entry = owners.get(id(variable))
         kind = entry.kind if entry is not None else "parameter" if name in traced.parameters else "buffer"
+        kind = "constant" if name in traced.seeds else kind  # no tensor of a torch module: torch has one generator
         found[name] = {
             "kind": kind,
             "trainable": bool(variable.trainable),
@@ -85,6 +87,7 @@ def _variables(traced: Traced, conversion: Conversion | None) -> dict[str, Any]:
             "torch_name": None if entry is None or entry.kind == "constant" else entry.torch_name,
             "tied": [] if entry is None else tied.get(entry.torch_name, []),
             "transform": None if entry is None else entry.transform.to_data(),
+            "persistent": entry is None or kept is None or entry.kind != "buffer" or entry.torch_name in kept,
         }
     return found
 

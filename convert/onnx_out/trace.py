@@ -41,7 +41,7 @@ class Traced:
     inputs, variables, outputs: public name to the graph's tensor name ("x:0"); None for what the graph never reads.
     structure: how the flat outputs nest, with indices for leaves. ports, outs: the inputs and outputs. values: the
     Keras variables. arguments: the structure of `Input` that the model is called with. parameters: names
-    of the variables that an optimiser may move, frozen ones too.
+    of the variables that an optimiser may move, frozen ones too. seeds: of those that are seed generators' states.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Traced:
     values: dict[str, Any] = field(default_factory=dict)
     arguments: Any = ()
     parameters: frozenset[str] = frozenset()
+    seeds: frozenset[str] = frozenset()
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The variables' values."""
@@ -164,8 +165,8 @@ def _place(layer: Any, path: tuple[str, ...], places: dict[int, str], seen: set[
         _place(child, (*path, child.name), places, seen)
 
 
-def trace(model: Any, given: Any = None) -> Traced:
-    """The model in inference mode. `given` as in `inputs_of`.
+def trace(model: Any, given: Any = None, opset: int = 18) -> Traced:
+    """The model in inference mode, for an opset that has the ops it is marked with. `given` as in `inputs_of`.
 
     UnsupportedError: TensorFlow cannot trace the model; UsageError: its inputs are not known.
     """
@@ -173,7 +174,7 @@ def trace(model: Any, given: Any = None) -> Traced:
     variables = variable_names(model)
     names: list[str] = []
     shape: list[Any] = []
-    marks = Marks(model)
+    marks = Marks(model, opset)
 
     def run(values: list[Any], arguments: list[Any]) -> list[Any]:
         state = list(zip(variables.values(), values, strict=True))
@@ -215,12 +216,19 @@ def trace(model: Any, given: Any = None) -> Traced:
         variables,
         structure,
         _parameters(model, variables),
+        _seeds(model, variables),
     )
 
 
 def _parameters(model: Any, variables: dict[str, Any]) -> frozenset[str]:
     layers = [model, *model._flatten_layers(include_self=False, recursive=True)]
     own = {id(v) for layer in layers for v in layer._trainable_variables}
+    return frozenset(name for name, v in variables.items() if id(v) in own)
+
+
+def _seeds(model: Any, variables: dict[str, Any]) -> frozenset[str]:
+    layers = [model, *model._flatten_layers(include_self=False, recursive=True)]
+    own = {id(generator.state) for layer in layers for generator in layer._seed_generators}
     return frozenset(name for name, v in variables.items() if id(v) in own)
 
 

@@ -13,6 +13,7 @@ from ..ir import Graph, Value
 
 BATCH_NORMS = ("aten.batch_norm.default",)
 ABSORBED = "absorb_batch_counters"  # in a node's passes: it counts the batches itself
+POPULATION = "population variance"  # in a node's passes: its running variance moves by the batch's own, as Keras' does
 
 
 @dataclass(frozen=True)

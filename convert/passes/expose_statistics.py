@@ -6,7 +6,7 @@
 
 A layer keeps them for itself where it alone reads the tensors. It cannot where a BatchNorm stands in several places,
 runs on two shapes, trains half of its weights, or has its statistics read by others. The update is torch's (unbiased
-variance) in any case.
+variance), but where the node is marked POPULATION.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..errors import UnsupportedError
 from ..ir import Arg, Graph, Mutation, Node, TensorType, Value, by_mode, fresh_names
 from ..merge_modes import SELECT
 from ..nesting import one_layer_owns, plan
-from .absorb_batch_counters import ABSORBED, BATCH_NORMS
+from .absorb_batch_counters import ABSORBED, BATCH_NORMS, POPULATION
 
 CUMULATIVE = -1.0  # capture.CUMULATIVE: the momentum that stands for the average over all batches
 
@@ -138,7 +138,8 @@ class _Exposed:
         batch = cast(x, wide)
         stats = TensorType(mean.type.shape, wide)
         fresh_mean = make("mean.dim", batch, axes, False, type_=stats, dtype=None)
-        fresh_var = make("var.correction", batch, axes, type_=stats, correction=1, keepdim=False)
+        correction = 0 if POPULATION in node.origin.passes else 1
+        fresh_var = make("var.correction", batch, axes, type_=stats, correction=correction, keepdim=False)
         for buffer, new in ((mean, fresh_mean), (var, fresh_var)):
             before = cast(old(buffer), wide)
             if momentum == CUMULATIVE and count is not None:

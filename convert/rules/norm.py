@@ -14,7 +14,7 @@ from ..builder import Dynamic
 from ..capture import CUMULATIVE
 from ..ir import ByMode
 from ..nn_layers import moments, scaled, statistics_dtype
-from ..passes.absorb_batch_counters import ABSORBED
+from ..passes.absorb_batch_counters import ABSORBED, POPULATION
 from .registry import MAPPED, SPATIAL, layer_form, rule
 
 
@@ -78,11 +78,17 @@ def batch_norm_layer(
     config: dict[str, Any] = {"axis": -1, "epsilon": eps, "scale": weight is not None, "center": bias is not None}
     config["momentum"] = None if momentum == CUMULATIVE else 1.0 - momentum
     weights = {"gamma": weight, "beta": bias, "moving_mean": running_mean, "moving_variance": running_var}
-    if k.batchnorm == "keras" and mode == "mode" and running_mean is not None and config["momentum"] is not None:
-        return k.layer(keras.layers.BatchNormalization, x, weights=weights, **config)
+    population = POPULATION in k.node.origin.passes
+    affine = [w for w in (weight, bias) if w is not None]
+    if running_mean is not None and config["momentum"] is not None and mode != "batch":
+        follows = mode == "mode" and (k.batchnorm == "keras" or (population and (not affine or k.trains(*affine))))
+        frozen = mode == "moving" and population and not k.trains(*affine)
+        if follows or frozen:  # Keras' own, frozen, keeps to its statistics in train mode
+            config |= {"trainable": False} if frozen else {}
+            return k.layer(keras.layers.BatchNormalization, x, weights=weights, **config)
     if ABSORBED in k.node.origin.passes or mode == "moving" or config["momentum"] is None:
         weights["num_batches_tracked"] = k.sibling(running_mean, "num_batches_tracked")
-    config |= {"tracked": running_mean is not None, "statistics": mode}
+    config |= {"tracked": running_mean is not None, "statistics": mode, "unbiased": not population}
     return k.layer(nn_layers.BatchNormalization, x, weights=weights, **config)
 
 

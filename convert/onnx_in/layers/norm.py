@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import torch
 
 from .. import torch_layers
@@ -56,7 +57,7 @@ def batch_norm(m: Match) -> Call | None:
 @layer("LayerNormalization")
 def layer_norm(m: Match) -> Call | None:
     """Over as many last axes as the scale has."""
-    if m.is_used(1) or m.is_used(2) or m.attribute("stash_type", 1) != 1:
+    if m.is_used(1) or m.is_used(2) or not _computed_as_torch(m):
         return None
     return _over_last(m, torch.nn.LayerNorm, 1e-5, with_bias=True)
 
@@ -64,44 +65,45 @@ def layer_norm(m: Match) -> Call | None:
 @layer("RMSNormalization")
 def rms_norm(m: Match) -> Call | None:
     """Likewise."""
-    return _over_last(m, torch.nn.RMSNorm, 1e-5, with_bias=False) if m.attribute("stash_type", 1) == 1 else None
+    return _over_last(m, torch.nn.RMSNorm, 1e-5, with_bias=False) if _computed_as_torch(m) else None
 
 
 @layer("GroupNormalization")
 def group_norm(m: Match) -> Call | None:
     """Scale and shift of each channel (before version 21 they are of each group)."""
-    scale = m.weight(1)
-    state = None if scale is None or m.version < 21 else _affine(m, scale.shape)
-    if scale is None or state is None or len(scale.shape) != 1 or m.attribute("stash_type", 1) != 1:
+    over = _scale_shape(m)
+    state = None if m.version < 21 else _affine(m, over)
+    if over is None or state is None or len(over) != 1 or not _computed_as_torch(m):
         return None
-    options = {"num_groups": m.attribute("num_groups"), "num_channels": scale.shape[0], "eps": _epsilon(m)}
-    return _norm(m, torch.nn.GroupNorm, options, state)
+    options = {"num_groups": m.attribute("num_groups"), "num_channels": over[0], "eps": _epsilon(m)}
+    return _norm(m, torch.nn.GroupNorm, options | {"affine": _has_any(state)}, state)
 
 
 @layer("InstanceNormalization")
 def instance_norm(m: Match) -> Call | None:
-    scale, shape = m.weight(1), m.shape(0)
-    state = None if scale is None else _affine(m, scale.shape)
-    if scale is None or state is None or shape is None or len(shape) not in INSTANCE or len(scale.shape) != 1:
+    over, shape = _scale_shape(m), m.shape(0)
+    state = _affine(m, over)
+    if over is None or state is None or shape is None or len(shape) not in INSTANCE or len(over) != 1:
         return None
-    options = {"num_features": scale.shape[0], "eps": _epsilon(m), "affine": True}
+    options = {"num_features": over[0], "eps": _epsilon(m), "affine": _has_any(state)}
     return _norm(m, INSTANCE[len(shape)], options, state)
 
 
 def _over_last(m: Match, kind: Callable[..., Any], epsilon: float, with_bias: bool) -> Call | None:
-    scale, shape = m.weight(1), m.shape(0)
-    if scale is None or shape is None:
+    over, shape = _scale_shape(m), m.shape(0)
+    if over is None or shape is None:
         return None
-    axis, over = m.attribute("axis", -1), scale.shape
+    axis = m.attribute("axis", -1)
     if (axis - len(shape) if axis >= 0 else axis) != -len(over) or shape[axis:] != over:
         return None
     options: dict[str, Any] = {"normalized_shape": over, "eps": _epsilon(m, epsilon)}
-    if not with_bias:
-        return _norm(m, kind, options, ({"weight": scale}, {}))
-    if not m.has(2):
-        return _norm(m, kind, options | {"bias": False}, ({"weight": scale}, {}))
-    state = _affine(m, over)
-    return None if state is None else _norm(m, kind, options, state)
+    has_bias = m.has(2)
+    state = _affine(m, over, has_bias)
+    if state is None:
+        return None
+    if with_bias and not has_bias and _has_any(state):
+        options["bias"] = False
+    return _norm(m, kind, options | {"elementwise_affine": _has_any(state)}, state)
 
 
 def _norm(m: Match, kind: Callable[..., Any], options: dict[str, Any], state: State) -> Call:
@@ -114,10 +116,28 @@ def _epsilon(m: Match, default: float = 1e-5) -> float:
     return shortest(m.attribute("epsilon", default)) if stated is None else stated
 
 
-def _affine(m: Match, shape: tuple[int, ...]) -> State | None:
+def _scale_shape(m: Match) -> tuple[int, ...] | None:
+    found = m.weight(1)
+    if found is not None:
+        return found.shape
+    constant = m.constant(1)
+    return None if constant is None else constant.shape
+
+
+def _computed_as_torch(m: Match) -> bool:
+    """Whether the op computes in the dtype that torch would: float64 in itself, all others in float32."""
+    value = m.input(0)
+    return m.attribute("stash_type", 1) == 1 or (value is not None and value.dtype == ir.DataType.DOUBLE)
+
+
+def _has_any(state: State) -> bool:
+    return bool(state[0] or state[1])
+
+
+def _affine(m: Match, shape: tuple[int, ...] | None, has_bias: bool = True) -> State | None:
     """Scale and shift; both without anything where they do nothing."""
     weights, fixed = {}, {}
-    for name, i in (("weight", 1), ("bias", 2)):
+    for name, i in (("weight", 1), ("bias", 2))[: 2 if has_bias else 1]:
         held, constant = m.weight(i), m.constant(i)
         if held is not None and held.shape == shape:
             weights[name] = held
@@ -125,6 +145,6 @@ def _affine(m: Match, shape: tuple[int, ...]) -> State | None:
             fixed[name] = constant
         else:
             return None
-    if not weights and np.all(fixed["weight"] == 1) and np.all(fixed["bias"] == 0):
+    if not weights and np.all(fixed["weight"] == 1) and np.all(fixed.get("bias", 0) == 0):
         fixed = {}
     return weights, fixed

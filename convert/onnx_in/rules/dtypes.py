@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..operands import DTYPES, constant_of, dtype_of, info_of, leaf, rank_of
+from ..written import written
 
 __all__ = [
     "aligned",
@@ -94,7 +95,9 @@ def scalar(x: Any, beside: Any) -> Any:
     if dtype in UNSIGNED or dtype == torch.bool or (dtype.itemsize == 1 and dtype.is_floating_point):
         return x
     rank = rank_of(beside)
-    return value.item() if value.ndim == 0 or (rank is not None and rank >= value.ndim) else x
+    if value.ndim and (rank is None or rank < value.ndim):
+        return x
+    return written(value.item()) if dtype == torch.float32 else value.item()
 
 
 def aligned(b: Any, a: Any, broadcast: int, axis: int | None) -> Any:

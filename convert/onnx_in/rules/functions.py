@@ -109,4 +109,7 @@ def clip(x: Any, low: Any = None, high: Any = None) -> Any:
         return bounded if high is None else ordered(torch.minimum)(bounded, high)
     if low is None and high is None:
         return x
-    return torch.clamp(x, *(None if bound is None else scalar(bound, x) for bound in (low, high)))
+    bounds = [None if bound is None else scalar(bound, x) for bound in (low, high)]
+    if bounds == [0.0, 6.0] and isinstance(bounds[0], float):
+        return torch.nn.functional.relu6(x)  # what exporters mean; unlike clamp's, its gradient at the bounds is zero
+    return torch.clamp(x, *bounds)

@@ -18,6 +18,11 @@ def identity(x: Any) -> Any:
     return x
 
 
+@rule("StopGradient", domain="isomorph")
+def stop_gradient(x: Any) -> Any:
+    return x.detach()
+
+
 @rule("Reshape", since=1)
 def reshape_1(x: Any, *, shape: tuple[int, ...] = (), consumed_inputs: Any = None) -> Any:
     return reshape(x, shape)

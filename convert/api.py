@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from . import way_home
 from .assemble import every_layer, layer_paths
 from .capture import Captured, capture, from_program
 from .conversion import Conversion, Port
@@ -26,7 +27,7 @@ Progress = Callable[[str], None]
 
 def to_keras(
     module: Any,
-    example_args: tuple[Any, ...],
+    example_args: tuple[Any, ...] | None = None,
     example_kwargs: Mapping[str, Any] | None = None,
     dynamic_shapes: Any = None,
     layout: str = "keras",
@@ -37,7 +38,9 @@ def to_keras(
 ) -> Conversion:
     """Convert a module to a trainable Keras model of real, nested layers.
 
-    module: nn.Module, or a torch.export.ExportedProgram (which holds one mode). Its state is not changed.
+    module: nn.Module, or a torch.export.ExportedProgram (which holds one mode). Its state is not changed. Or a
+        TorchConversion, whose ports say its inputs and free axes: from Keras it becomes a Keras model again, with the
+        axis order it had, and report["paths"] says which variables hold the values of the original's, by its paths.
     example_args, example_kwargs: tensors of the shapes and dtypes it is called with; None and plain values pass.
     dynamic_shapes: None frees axis 0 of every input; else as torch.export takes it, or {input: {axis: "name"}}.
     layout: "keras" gives image-like inputs and outputs channels last; "torch" keeps torch's axis order.
@@ -47,14 +50,28 @@ def to_keras(
 
     Raises CaptureError, UnsupportedError (all missing ops at once), UsageError.
     """
+    source = module if way_home.is_torch_conversion(module) else None
+    if source is not None:
+        module, declared = source.module, way_home.call_of(source) if example_args is None else (example_args, None)
+        example_args = declared[0]
+        dynamic_shapes = declared[1] if dynamic_shapes is None else dynamic_shapes
     _check_options(module, example_args, layout, mode, dtype, batchnorm)
+    assert example_args is not None
     load_rules()
     report: dict[str, Any] = {"seconds": {}}
     say = Stages(progress, report["seconds"])
     say("capture")
     captured, mode = _capture(module, tuple(example_args), dict(example_kwargs or {}), dynamic_shapes, mode)
     report["persistent"] = sorted(_persistent(module))
-    conversion = from_captured(captured, layout, mode, dtype, batchnorm, report, say)
+    orders = None
+    if source is not None:
+        unread = way_home.left_out(source, captured.graph)
+        captured.graph = way_home.without(captured.graph, unread)
+        report["left_out"] = sorted(unread)
+        orders = way_home.orders_of(source) if layout == "keras" else None
+    conversion = from_captured(captured, layout, mode, dtype, batchnorm, report, say, orders)
+    if source is not None:
+        conversion.report["paths"] = way_home.paths(source, conversion)
     conversion.example = (tuple(example_args), dict(example_kwargs or {}))
     return conversion
 
@@ -67,9 +84,10 @@ def from_captured(
     batchnorm: str = "torch",
     report: dict[str, Any] | None = None,
     say: Stages | None = None,
+    orders: way_home.Orders | None = None,
 ) -> Conversion:
     """What `to_keras` does behind the capture: passes, support check, emission. `report` may hold "persistent"
-    names."""
+    names; `orders` are the axis orders of inputs and outputs that `layout` does not choose."""
     report = {"seconds": {}} if report is None else report
     say = say or Stages(None, report["seconds"])
     say("passes")
@@ -83,10 +101,10 @@ def from_captured(
 
     def make(wanted: str | None) -> Conversion:
         if wanted is None:
-            return _emit(graph, tensors, captured, layout, mode, batchnorm, report, make)
+            return _emit(graph, tensors, captured, layout, mode, batchnorm, report, make, orders)
         typed, own = retype(captured.graph, _retyped(captured.graph, wanted)), dict(captured.tensors)
         typed = run_passes(typed, own)  # again: constants are folded in the wanted precision
-        return _emit(typed, own, captured, layout, mode, batchnorm, report, make)
+        return _emit(typed, own, captured, layout, mode, batchnorm, report, make, orders)
 
     say("emit")
     conversion = make(dtype if dtype != source_dtype else None)
@@ -195,8 +213,9 @@ def _emit(
     batchnorm: str,
     report: dict[str, Any],
     make: Callable[[str | None], Conversion],
+    orders: way_home.Orders | None,
 ) -> Conversion:
-    emitted = emit(graph, tensors, layout == "keras", batchnorm)
+    emitted = emit(graph, tensors, layout == "keras", batchnorm, orders)
     counts = emitted.counts
     total = counts["native"] + counts["interpreted"]
     full = {

@@ -91,7 +91,7 @@ class Conversion:
             for other in aliases:
                 if other in state_dict and other != name and numpy_of(state_dict[other]).tobytes() != array.tobytes():
                     problems.append(f"{other} differs from {name}, and the model has one tensor for both")
-        known = {e.torch_name for e in self.weights}
+        known = {e.torch_name for e in self.weights} | set(self.report.get("left_out", ()))
         problems += [f"{n} is not a weight of the model" for n in state_dict if n not in known]
         if problems:
             raise WeightError(

@@ -21,6 +21,7 @@ from .layout import Perm, Placed
 from .nesting import Plan, Run, plan
 from .random_sites import RandomSite, draws_of
 from .scope import Scope
+from .way_home import Orders
 from .weights import ParamRef, numpy_of
 
 
@@ -38,13 +39,22 @@ class Emitted:
 
 
 class Emitter:
-    """One emission. `tensors` are torch's arrays by name."""
+    """One emission. `tensors` are torch's arrays by name. `orders`: the axis orders of inputs and outputs, where the
+    source knows them."""
 
-    def __init__(self, graph: Graph, tensors: Mapping[str, Any], keras_layout: bool, batchnorm: str) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        tensors: Mapping[str, Any],
+        keras_layout: bool,
+        batchnorm: str,
+        orders: Orders | None = None,
+    ) -> None:
         self.graph = graph
         self.tensors = tensors
         self.keras_layout = keras_layout
         self.batchnorm = batchnorm
+        self.orders = orders
         self.plan: Plan = plan(graph)
         self.by_value = graph.parameter_of()
         self.bindings: list[tuple[ParamRef, Any, str]] = []
@@ -94,12 +104,13 @@ class Emitter:
         if not self.graph.inputs:
             raise UnsupportedError("the model has no tensor input: a Keras model needs at least one")
         root = Scope(self, self.plan.root)
-        inputs = [self._input(v) for v in self.graph.inputs]
+        inputs = [self._input(v, order) for v, order in zip(self.graph.inputs, self._orders(0), strict=True)]
         for placed, value in zip(inputs, self.graph.inputs, strict=True):
             root.env[value] = placed
             root.names.add(placed.tensor.name)
         root.run()
-        outputs = [self._output(root, o) for o in self.graph.outputs if isinstance(o, Value)]
+        results = [o for o in self.graph.outputs if isinstance(o, Value)]
+        outputs = [self._output(root, o, order) for o, order in zip(results, self._orders(1), strict=True)]
         if not outputs:
             raise UnsupportedError("the model returns no tensor: there is nothing to convert")
         outputs = self._updates(root, outputs)
@@ -112,8 +123,16 @@ class Emitter:
     def _model(self, inputs: list[Placed], outputs: list[Placed]) -> Any:
         return functional_model([p.tensor for p in inputs], [p.tensor for p in outputs], "model")
 
-    def _input(self, value: Value) -> Placed:
-        perm = (
+    def _orders(self, side: int) -> list[Perm | None]:
+        """The axis order that each input (0) or output (1) is to have; None: as `keras_layout` says."""
+        values = (self.graph.inputs, [o for o in self.graph.outputs if isinstance(o, Value)])[side]
+        known = self.orders[side] if self.orders is not None else ()
+        if len(known) != len(values):
+            return [None] * len(values)
+        return [layout.identity(v.type.rank) if p is None else tuple(p) for v, p in zip(values, known, strict=True)]
+
+    def _input(self, value: Value, order: Perm | None) -> Placed:
+        perm = order or (
             layout.channels_last(value.type.rank)
             if self.keras_layout and layout.feeds_spatial(self.graph, value)
             else layout.identity(value.type.rank)
@@ -123,10 +142,12 @@ class Emitter:
             keras.Input(batch_shape=static_shape(shape), dtype=value.type.dtype, name=value.name), value.type, perm
         )
 
-    def _output(self, root: Scope, value: Value) -> Placed:
+    def _output(self, root: Scope, value: Value, order: Perm | None) -> Placed:
         x = root.fetch(value)
         keep = self.keras_layout and x.type.rank > 2 and x.perm == layout.channels_last(x.type.rank)
-        if not keep:
+        if order is not None:
+            x = root.bring(x, order)
+        elif not keep:
             x = root.bring(x, layout.identity(x.type.rank))
         if any(x.tensor is v.tensor for v in root.env.values() if v.type is x.type) and value in self.graph.inputs:
             x = dataclasses.replace(
@@ -160,7 +181,13 @@ class Emitter:
         return [dataclasses.replace(outputs[0], tensor=layer(outputs[0].tensor)), *outputs[1:]]
 
 
-def emit(graph: Graph, tensors: Mapping[str, Any], keras_layout: bool = True, batchnorm: str = "torch") -> Emitted:
+def emit(
+    graph: Graph,
+    tensors: Mapping[str, Any],
+    keras_layout: bool = True,
+    batchnorm: str = "torch",
+    orders: Orders | None = None,
+) -> Emitted:
     """Build the Keras model. UnsupportedError where the graph has nothing to build; GraphError for a rule's own
     fault."""
-    return Emitter(graph, tensors, keras_layout, batchnorm).emit()
+    return Emitter(graph, tensors, keras_layout, batchnorm, orders).emit()

@@ -54,6 +54,7 @@ def to_torch(
     from .modules import Modules
     from .provenance import origin_of
     from .reading import NOTES, read
+    from .retype import retype
 
     registry.load_rules()
     model = read(_onnx_of(source))
@@ -69,6 +70,8 @@ def to_torch(
     except Exception as error:  # a graph that the checker could not judge
         raise UnsupportedError(f"the layers of the model cannot be made out: {one_line(error)}") from error
     say("lower")
+    if dtype is not None:
+        retype(model, dtype)
     lowering = Lowering(model.graph, dict(model.opset_imports), modules.initializers, root=modules.root)
     module, structure = _nested(lowering, modules.origin, len(border[1]))
     module = module.eval()

@@ -55,13 +55,7 @@ TRAINED = [
 ]
 
 # What stays open, each with its reason: strict.
-RECURRENT = (
-    "lstm lstm_states lstm_variants lstm_unrolled gru gru_variants bidirectional_last bidirectional_states "
-    "bidirectional_two_layers rnn_lstm_cell"
-)
-OPEN_EVAL: dict[str, str] = dict.fromkeys(
-    RECURRENT.split(), "to_onnx refuses float64 LSTM and GRU: ONNX Runtime says only when run that it has no kernel"
-)
+OPEN_EVAL: dict[str, str] = {}
 OPEN_TRAIN: dict[str, str] = {
     "batchnorm_masked": "Keras leaves masked steps out of a norm's statistics, ONNX's op cannot",
     "time_distributed": "the norm's node bears the wrapper's path, of which onnx_in knows no layer: taken as frozen",

@@ -140,10 +140,11 @@ def test_kinds_and_frozen_weights() -> None:
         "torch_name": None,
         "tied": [],
         "transform": None,
+        "persistent": True,
     }
     assert (found["sub/frozen/kernel"]["kind"], found["sub/frozen/kernel"]["trainable"]) == ("parameter", False)
     seeds = [v for name, v in found.items() if "seed" in name]
-    assert [(v["kind"], v["trainable"]) for v in seeds] == [("buffer", False)]
+    assert [(v["kind"], v["trainable"]) for v in seeds] == [("constant", False)]  # torch has no tensor for it
     statistics = provenance(made("convolutional")[1].proto)["variables"]["inner/norm/moving_mean"]
     assert (statistics["kind"], statistics["trainable"]) == ("buffer", False)
 
@@ -258,6 +259,53 @@ class Sampling(layers.Layer):  # type: ignore[misc]
 
     def call(self, x: Any) -> Any:
         return x + 3.0 + keras.random.normal(keras.ops.shape(x), stddev=0.1, seed=self.seed)
+
+
+class Halting(layers.Layer):  # type: ignore[misc]
+    """x times itself without its gradient, behind a convolution and before one; integers pass too."""
+
+    def call(self, x: Any) -> Any:
+        places = keras.ops.stop_gradient(keras.ops.argmax(x, -1))
+        return x * keras.ops.stop_gradient(keras.ops.tanh(x)) + keras.ops.cast(places[..., None], x.dtype)
+
+
+def test_a_stopped_gradient_stays_stopped() -> None:
+    import tensorflow as tf
+    import torch
+
+    from isomorph.convert.onnx_in.api import to_torch
+
+    chain = [layers.Conv2D(4, 3, name="first"), Halting(), layers.Conv2D(2, 2, name="last")]
+    for layer in chain:
+        layer.dtype_policy = keras.DTypePolicy("float64")
+    model = functional((6, 6, 3), *chain, dtype="float64")
+    export = to_onnx(model)
+    assert ops(export.proto).count("isomorph.StopGradient") == 1
+    assert [f.name for f in export.proto.functions] == ["StopGradient"]
+    assert export.report["transposes"] <= 3  # channels move past it
+    conversion = to_torch(export)
+    x = np.random.default_rng(0).standard_normal((2, 6, 6, 3))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.square(model(x)))
+    wanted = tape.gradient(loss, [v.value for v in model.trainable_variables])
+    (conversion.module(torch.tensor(x.transpose(0, 3, 1, 2))) ** 2).sum().backward()
+    mine = {e.source: e.transform.to_keras(e.variable.grad.numpy()) for e in conversion.weights}
+    for v, gradient in zip(model.trainable_variables, wanted, strict=True):
+        assert np.allclose(mine[v.path], gradient, rtol=1e-10, atol=1e-10), v.path
+
+
+def test_states_of_seed_generators_are_no_tensors_of_torch() -> None:
+    from isomorph.convert.onnx_in.api import to_torch
+
+    model = functional((4,), layers.Dense(3, name="dense"), layers.Dropout(0.5, name="drop"), layers.GaussianNoise(0.1))
+    assert sum("seed_generator_state" in v.path for v in model.variables) == 2
+    conversion = to_torch(model)
+    assert set(conversion.module.state_dict()) == {"dense.weight", "dense.bias"}
+    assert not [n for n, _ in conversion.module.named_modules() if "seed" in n]
+    before = [np.asarray(v) for v in model.variables]
+    conversion.assign_to(model)
+    assert set(conversion.pull()) == {v.path for v in model.trainable_variables}
+    assert all(np.array_equal(a, np.asarray(v)) for a, v in zip(before, model.variables, strict=True))
 
 
 def test_a_model_that_draws_at_inference() -> None:

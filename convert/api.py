@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,11 +17,11 @@ from .layout import Placed, is_identity
 from .merge_modes import merge_modes
 from .passes.pipeline import run_passes
 from .rules.registry import load_rules
+from .stages import Progress, Stages
 from .support import is_supported, require_support
 from .weights import WeightEntry
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
-Progress = Callable[[str], None]
 
 
 def to_keras(
@@ -111,22 +110,6 @@ def from_captured(
     say.done()
     return conversion
 
-
-class Stages:
-    """Times the stages and tells the caller of each."""
-
-    def __init__(self, progress: Progress | None, seconds: dict[str, float]) -> None:
-        self.progress, self.seconds, self.current, self.since = progress, seconds, "", 0.0
-
-    def __call__(self, stage: str) -> None:
-        self.done()
-        self.current, self.since = stage, time.perf_counter()
-        if self.progress is not None:
-            self.progress(stage)
-
-    def done(self) -> None:
-        if self.current:
-            self.seconds[self.current] = round(time.perf_counter() - self.since, 4)
 
 
 def _check_options(module: Any, args: Any, layout: str, mode: str, dtype: str | None, batchnorm: str) -> None:

@@ -125,3 +125,6 @@ def copy_weights(model: Any, copy: Any, dtype: str) -> None:
             raise UnsupportedError(f"not rebuilt in {dtype}: {other.path} stays {kept}")
         other.assign(value.astype(kept) if kept != "bfloat16" else value)
         other.trainable = mine.trainable
+    for layer in copy._flatten_layers(include_self=False, recursive=True):
+        if hasattr(layer, "finalize_state"):  # Normalization computes with what it made of its variables
+            layer.finalize_state()

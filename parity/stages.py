@@ -200,7 +200,7 @@ def compare_in_float64(
     same = _same_structure(example.reference, got, ledger, mode, case)
     outcomes = {("signature", "outputs"): "equal" if same else "structure"}
     for pair in _pairs(example.reference, got):
-        finding = _judge(example, pair)
+        finding = _judge(example, pair, ledger.rounded)
         if retest and finding.outcome in ("value", "leak", "nonfinite", "integer"):
             finding = _retest(example, converted, pair, finding)
             if finding.message == LAYOUT:
@@ -261,11 +261,11 @@ def compare_at_precision(
     return outcomes
 
 
-def _judge(example: Example, pair: _Pair) -> Finding:
+def _judge(example: Example, pair: _Pair, rounded: bool = False) -> Finding:
     finding = compare_structure(pair.reference, pair.got, None, pair.floor)
     if finding.outcome in ("value", "leak"):
         slope = _fitting(example.slope(pair.quantity, pair.name), pair.reference)
-        finding = compare_structure(pair.reference, pair.got, slope, pair.floor)
+        finding = compare_structure(pair.reference, pair.got, slope, pair.floor, rounded)
     return finding
 
 

@@ -1,5 +1,5 @@
 """The main job on the embedded default: a net trained on real handwritten digits goes to Keras, is verified, is
-fine-tuned there, and comes back. Prints what was measured at each stop; ends with 1 if two figures that must be equal
+fine-tuned there, and comes back, as weights and by ONNX as a module. Prints what was measured at each stop; ends with 1 if two figures that must be equal
 are not.
 """
 
@@ -128,6 +128,20 @@ def run(out: Path, steps: Steps) -> None:
         same = steps.equal("labels {} to the tuned Keras model's", pulled.same_labels(tuned))
         steps.note(f"accuracy {pulled.accuracy}; {same}; {pulled.distance(tuned)}")
 
+    with steps.step("write ONNX, run it in ONNX Runtime"):
+        exported = isomorph.to_onnx(conversion)
+        exported.save(out.with_suffix(".onnx"))
+        ran = Answers(conversion.outputs[0].to_torch(_in_onnx_runtime(exported.proto, test_x)), digits.test_y)
+        same = steps.equal("labels {} to the tuned Keras model's", ran.same_labels(tuned))
+        steps.note(f"opset {exported.report['opset']}; {same}; {ran.distance(tuned)}")
+
+    with steps.step("make a PyTorch module of the ONNX file"):
+        home = isomorph.to_torch(out.with_suffix(".onnx")).module
+        state, wanted = home.state_dict(), net.state_dict()
+        bits = list(state) == list(wanted) and all(torch.equal(state[name], wanted[name]) for name in wanted)
+        whole = steps.equal(f"{len(state)} weights {{}} to the original's, by name and bit for bit", bits)
+        steps.note(f"{whole}; {ask_torch(home).distance(pulled)}")
+
     with steps.step("save, and load with keras.models.load_model"):
         import isomorph.convert.layers  # registers the layers that Keras itself lacks
 
@@ -137,9 +151,17 @@ def run(out: Path, steps: Steps) -> None:
         steps.note(f"accuracy {reloaded.accuracy}; {same}; {out.stat().st_size // 1024} kB")
 
 
+def _in_onnx_runtime(proto: Any, x: np.ndarray) -> np.ndarray:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    scores: np.ndarray = session.run(None, {session.get_inputs()[0].name: x})[0]
+    return scores
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-o", "--out", type=Path, help="keep the tuned Keras model in this file (.keras)")
+    parser.add_argument("-o", "--out", type=Path, help="keep the tuned Keras model in this file (.keras), its ONNX file beside it")
     options = parser.parse_args()
     with quiet_frameworks() as streams, tempfile.TemporaryDirectory() as folder:
         steps = Steps(Console(file=streams.out, highlight=False))

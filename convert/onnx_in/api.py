@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from isomorph.convert.conversion import Port
 from isomorph.convert.errors import IsomorphError, UnsupportedError, UsageError, one_line
+from isomorph.convert.stages import Progress, Stages
 from isomorph.convert.weights import Transform
 
 from .conversion import TorchConversion, TorchWeight
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["to_torch"]
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
-Progress = Callable[[str], None]
 
 
 def to_torch(
@@ -47,7 +45,7 @@ def to_torch(
     """
     _check_options(layout, trainable, dtype)
     report: dict[str, Any] = {"seconds": {}, "notes": []}
-    say = _Stages(progress, report["seconds"])
+    say = Stages(progress, report["seconds"])
     say("read")
     from . import ports, registry
     from .lowering import Lowering
@@ -184,20 +182,3 @@ def _entries(module: Any, modules: Modules) -> tuple[TorchWeight, ...]:
             kind = str(state[name].dtype).removeprefix("torch.")
             found[name] = TorchWeight(name, state[name], "constant", False, None, Transform(), (), kind)
     return tuple(found[n] for n in [*(n for n in state if n in found)])
-
-
-class _Stages:
-    """Times the stages and tells the caller of each."""
-
-    def __init__(self, progress: Progress | None, seconds: dict[str, float]) -> None:
-        self.progress, self.seconds, self.current, self.since = progress, seconds, "", 0.0
-
-    def __call__(self, stage: str) -> None:
-        self.done()
-        self.current, self.since = stage, time.perf_counter()
-        if self.progress is not None:
-            self.progress(stage)
-
-    def done(self) -> None:
-        if self.current:
-            self.seconds[self.current] = round(time.perf_counter() - self.since, 4)

@@ -262,8 +262,9 @@ class Modules:
                 for name in piece.names:
                     parts = name.split(".")
                     owner, last = _submodule(self.root, parts[:-1]), parts[-1]
-                    if last in owner._parameters or last in owner._buffers:
+                    if any(d.get(last) is not None for d in (owner._parameters, owner._buffers)):
                         continue
+                    owner._buffers.pop(last, None)  # a layer that would do without it
                     if held.kind == "parameter":
                         owner.register_parameter(last, piece.tensor)  # type: ignore[arg-type]
                     else:

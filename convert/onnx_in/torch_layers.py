@@ -34,7 +34,8 @@ class _KerasBatchNorm(nn.modules.batchnorm._BatchNorm):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *arguments: Any, **options: Any
     ) -> None:
-        state_dict.pop(f"{prefix}num_batches_tracked", None)
+        if self.num_batches_tracked is None:
+            state_dict.pop(f"{prefix}num_batches_tracked", None)
         nn.Module._load_from_state_dict(self, state_dict, prefix, *arguments, **options)
 
     def _normalised(self, x: torch.Tensor, batch: bool, tracked: bool) -> torch.Tensor:

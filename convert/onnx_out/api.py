@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +10,12 @@ from typing import Any
 
 from isomorph.convert.conversion import Conversion, Port
 from isomorph.convert.errors import IsomorphError, UnsupportedError, UsageError, one_line
+from isomorph.convert.stages import Progress, Stages
 
 from .export import OnnxExport
 
 __all__ = ["to_onnx"]
 
-Progress = Callable[[str], None]
 OLDER = (21, 18)  # opsets to try where ONNX Runtime lacks a kernel of the newest
 
 
@@ -43,7 +42,7 @@ def to_onnx(
     from .train_only import train_only
 
     report: dict[str, Any] = {"seconds": {}}
-    say = _Stages(progress, report["seconds"])
+    say = Stages(progress, report["seconds"])
     wanted = choose(opset)
     say("load")
     model, conversion = _opened(model)
@@ -93,7 +92,7 @@ def _first(plans: list[Plan], make: Callable[[Plan], Any], tried: list[str]) -> 
 
 
 def _written(
-    traced: Any, ports: Any, data: dict[str, Any], examples: Any, plan: Plan, report: dict[str, Any], say: _Stages
+    traced: Any, ports: Any, data: dict[str, Any], examples: Any, plan: Plan, report: dict[str, Any], say: Stages
 ) -> Any:
     """The checked proto by one plan; what is to be said of it goes into the report."""
     from .finish import finish
@@ -184,21 +183,3 @@ def _loaded(path: Path) -> Any:
 def _source_dims(port: Port) -> tuple[int | str, ...]:
     """A port's dims in the order of Keras' array."""
     return port.dims if port.permutation is None else tuple(port.dims[i] for i in port.permutation)
-
-
-class _Stages:
-    """Times the stages and tells the caller of each."""
-
-    def __init__(self, progress: Progress | None, seconds: dict[str, float]) -> None:
-        self.progress, self.seconds, self.current, self.since = progress, seconds, "", 0.0
-
-    def __call__(self, stage: str) -> None:
-        self.done()
-        self.current, self.since = stage, time.perf_counter()
-        if self.progress is not None:
-            self.progress(stage)
-
-    def done(self) -> None:
-        if self.current:
-            spent = time.perf_counter() - self.since
-            self.seconds[self.current] = round(self.seconds.get(self.current, 0.0) + spent, 4)

@@ -265,8 +265,8 @@ class Halting(layers.Layer):  # type: ignore[misc]
     """x times itself without its gradient, behind a convolution and before one; integers pass too."""
 
     def call(self, x: Any) -> Any:
-        places = keras.ops.stop_gradient(keras.ops.argmax(x, -1))
-        return x * keras.ops.stop_gradient(keras.ops.tanh(x)) + keras.ops.cast(places[..., None], x.dtype)
+        steps = keras.ops.stop_gradient(keras.ops.cast(x, "int32"))
+        return x * keras.ops.stop_gradient(keras.ops.tanh(x)) + keras.ops.cast(steps, x.dtype)
 
 
 def test_a_stopped_gradient_stays_stopped() -> None:
@@ -282,7 +282,7 @@ def test_a_stopped_gradient_stays_stopped() -> None:
     export = to_onnx(model)
     assert ops(export.proto).count("isomorph.StopGradient") == 1
     assert [f.name for f in export.proto.functions] == ["StopGradient"]
-    assert export.report["transposes"] <= 3  # channels move past it
+    assert export.report["transposes"] == 2  # of the input and the output: channels move past it
     conversion = to_torch(export)
     x = np.random.default_rng(0).standard_normal((2, 6, 6, 3))
     with tf.GradientTape() as tape:

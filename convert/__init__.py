@@ -1,4 +1,4 @@
-"""PyTorch to Keras: capture, rules, passes, layout, emit and the two-way weight map. Never imports isomorph.parity."""
+"""The converters between torch, Keras and ONNX, and the two-way map of the weights. Never imports isomorph.parity."""
 
 if __name__ != "isomorph.convert":  # a second copy would have its own registries and its own classes
     raise ImportError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import way_home
 from .assemble import every_layer, layer_paths
@@ -16,10 +16,14 @@ from .ir_json import retype
 from .layout import Placed, is_identity
 from .merge_modes import merge_modes
 from .passes.pipeline import run_passes
+from .passes.single_bias import SingleBias
 from .rules.registry import load_rules
 from .stages import Progress, Stages
 from .support import is_supported, require_support
 from .weights import WeightEntry
+
+if TYPE_CHECKING:
+    from .onnx_in.conversion import TorchConversion
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
@@ -62,15 +66,12 @@ def to_keras(
     say("capture")
     captured, mode = _capture(module, tuple(example_args), dict(example_kwargs or {}), dynamic_shapes, mode)
     report["persistent"] = sorted(_persistent(module))
-    orders = None
     if source is not None:
+        captured.graph = SingleBias(way_home.fixed(source)).run(captured.graph, captured.tensors)
         unread = way_home.left_out(source, captured.graph)
         captured.graph = way_home.without(captured.graph, unread)
         report["left_out"] = sorted(unread)
-        orders = way_home.orders_of(source) if layout == "keras" else None
-    conversion = from_captured(captured, layout, mode, dtype, batchnorm, report, say, orders)
-    if source is not None:
-        conversion.report["paths"] = way_home.paths(source, conversion)
+    conversion = from_captured(captured, layout, mode, dtype, batchnorm, report, say, source)
     conversion.example = (tuple(example_args), dict(example_kwargs or {}))
     return conversion
 
@@ -83,10 +84,10 @@ def from_captured(
     batchnorm: str = "torch",
     report: dict[str, Any] | None = None,
     say: Stages | None = None,
-    orders: way_home.Orders | None = None,
+    source: TorchConversion | None = None,
 ) -> Conversion:
     """What `to_keras` does behind the capture: passes, support check, emission. `report` may hold "persistent"
-    names; `orders` are the axis orders of inputs and outputs that `layout` does not choose."""
+    names; `source`: whose module was captured."""
     report = {"seconds": {}} if report is None else report
     say = say or Stages(None, report["seconds"])
     say("passes")
@@ -99,6 +100,14 @@ def from_captured(
     )
 
     def make(wanted: str | None) -> Conversion:
+        made = emitted(wanted)
+        if source is not None:
+            made.report["paths"] = way_home.paths(source, made)
+        return made
+
+    orders = None if source is None or layout == "torch" else way_home.orders_of(source)
+
+    def emitted(wanted: str | None) -> Conversion:
         if wanted is None:
             return _emit(graph, tensors, captured, layout, mode, batchnorm, report, make, orders)
         typed, own = retype(captured.graph, _retyped(captured.graph, wanted)), dict(captured.tensors)
@@ -109,7 +118,6 @@ def from_captured(
     conversion = make(dtype if dtype != source_dtype else None)
     say.done()
     return conversion
-
 
 
 def _check_options(module: Any, args: Any, layout: str, mode: str, dtype: str | None, batchnorm: str) -> None:

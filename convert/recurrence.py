@@ -67,23 +67,30 @@ def direction(
     if biases:
         b_ih, b_hh = rest[:2]
     w_hr = rest[2 if biases else 0] if len(rest) > (2 if biases else 0) else None
-    recurrent = ops.transpose(w_hh)
+    recurrent, width = ops.transpose(w_hh), h.shape[-1]
+
+    def parts(state: Any) -> tuple[Any, Any]:
+        return state[..., :width], state[..., width:]
+
     xs = ops.matmul(x, ops.transpose(w_ih))
     if biases:
         xs = xs + (b_ih if mode == "gru" else b_ih + b_hh)
 
-    def step(carry: Any, now: Any) -> Any:
-        before, *cell = carry
+    def step(state: Any, now: Any) -> Any:
+        before, cell = (state, None) if c is None else parts(state)
         hs = ops.matmul(before, recurrent)
         if mode == "lstm":
-            new, cell_now = lstm_step(now + hs, cell[0])
+            new, cell = lstm_step(now + hs, cell)
             new = new if w_hr is None else ops.matmul(new, ops.transpose(w_hr))
-            return [new, cell_now], [new, cell_now]
+            new = ops.concatenate([new, cell], -1)
+            return new, new
         new = gru_step(now, hs if b_hh is None else hs + b_hh, before) if mode == "gru" else activate(mode, now + hs)
-        return [new], [new]
+        return new, new
 
-    carry, outputs = ops.scan(step, [h] if c is None else [h, c], xs, reverse=reverse)
-    return outputs[0], carry[0], None if c is None else carry[1]
+    # One state, of h and c, whose steps are read whatever of them is wanted: a loop of ONNX has no outputs to spare.
+    _, states = ops.scan(step, h if c is None else ops.concatenate([h, c], -1), xs, reverse=reverse)
+    last = states[0 if reverse else -1]
+    return (states, last, None) if c is None else (parts(states)[0], *parts(last))
 
 
 def recur(

@@ -1,5 +1,7 @@
-"""The stages of a conversion: the caller is told of each as it begins, and the report how long it took. Standard library
-only."""
+"""The stages of a conversion: the caller is told of each as it begins, and the report how long it took.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 

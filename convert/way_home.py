@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .conversion import Conversion
     from .onnx_in.conversion import TorchConversion
 
-__all__ = ["Orders", "call_of", "is_torch_conversion", "left_out", "orders_of", "paths", "without"]
+__all__ = ["Orders", "call_of", "fixed", "is_torch_conversion", "left_out", "orders_of", "paths", "without"]
 
 Orders = tuple[tuple[Perm | None, ...], tuple[Perm | None, ...]]  # of the inputs, of the outputs; None: torch's
 
@@ -45,16 +45,18 @@ def orders_of(conversion: TorchConversion) -> Orders | None:
     return inputs, outputs
 
 
+def fixed(conversion: TorchConversion) -> set[str]:
+    """Names of tensors that the source has no variable for and that never change."""
+    return {e.torch_name for e in conversion.weights if not e.source}
+
+
 def left_out(conversion: TorchConversion, graph: Graph) -> set[str]:
     """Names of the state dict that have no place in a Keras model: the states of seeds, and constants that the source
     has no variable for and nothing reads."""
     read = {v for n in graph.nodes for v in n.inputs} | {o for o in graph.outputs if isinstance(o, Value)}
     unread = {name for name, p in graph.parameters.items() if p.value not in read}
-    return {
-        e.torch_name
-        for e in conversion.weights
-        if e.torch_name in unread and (e.source.endswith("seed_generator_state") or not e.source)
-    }
+    seeds = {e.torch_name for e in conversion.weights if e.source.endswith("seed_generator_state")}
+    return unread & (seeds | fixed(conversion))
 
 
 def without(graph: Graph, names: set[str]) -> Graph:

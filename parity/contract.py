@@ -59,7 +59,8 @@ def prepare(
             opened.callback(other.runner.close)
         given = original.example if original.example is not None else converted.example
         if given is None and not original.inputs:
-            given = _held(original.target) or (None if converted.recorded else _held(converted.target))
+            foreign = converted.recorded or _is_keras(original.target)  # an example is in torch's axis order
+            given = _held(original.target) or (None if foreign else _held(converted.target))
         first = _open_first(replace(original, example=given), other)
         opened.callback(first.runner.close)
         second = other or _told(replace(converted, inputs=converted.inputs or original.inputs), given, first.example)
@@ -69,6 +70,11 @@ def prepare(
         if pair is not None:
             opened.pop_all()  # they stay open for as long as the pair is used
         return pair
+
+
+def _is_keras(target: Any) -> bool:
+    """Whether it is a Functional model of Keras: it declares its inputs, and takes no example in torch's order."""
+    return bool(getattr(target, "inputs", None)) and hasattr(target, "stateless_call")
 
 
 def _held(target: Any) -> Any:

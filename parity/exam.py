@@ -37,7 +37,7 @@ from isomorph.parity.judging.randomise import randomised
 from isomorph.parity.judging.special import judge_special
 from isomorph.parity.judging.teeth import bite
 from isomorph.parity.judging.training import judge_steps
-from isomorph.parity.ledger import Ledger
+from isomorph.parity.ledger import CONTINUOUS, Ledger
 from isomorph.parity.pair import Pair, line_of
 from isomorph.parity.runners.spec import WorkerError
 from isomorph.parity.settings import Settings
@@ -232,10 +232,15 @@ class Exam:
         return {at: outcome for at, outcome in outcomes.items() if outcome not in ("precision", "imprecise")}
 
     def _keep_probe(self, example: Example, outcomes: Outcomes, stage: str, again: bool) -> None:
-        judged = any(quantity == "output" and outcome == "equal" for (quantity, _), outcome in outcomes.items())
-        if self.probe is None and judged and not again and stage != "randomised":
-            agreed = AGREES.issuperset(outcomes.values())
-            self.probe, self.probed = (example, outcomes) if agreed else (None, {})
+        """The first example that serves; one without ties takes its place: equal inputs may hide what is planted."""
+        telling = {"equal"} | (self.ledger.excused & {"leak"})
+        judged = any(quantity == "output" and outcome in telling for (quantity, _), outcome in outcomes.items())
+        better = self.probe is None or (
+            example.case.distribution in CONTINUOUS and self.probe.case.distribution not in CONTINUOUS
+        )
+        agreed = judged and (AGREES | telling).issuperset(outcomes.values())
+        if better and agreed and not again and stage != "randomised":
+            self.probe, self.probed = example, outcomes
 
     def _raised(self, error: Exception, example: Example, dtype: str, ledger: Ledger) -> Outcomes:
         kind = "random" if type(error).__name__ == "RandomSiteError" else "raised"
@@ -287,7 +292,8 @@ class Exam:
         held = converted.state()
         tested = [name for name, seen in evidence.items() if "equal" in seen and name in held]
         self._report("self-test", 0, 0)
-        self.teeth = bite(converted, self._exact, self.probe, self.probed, tested, self.settings.seed)
+        rounded = self.ledger.rounded
+        self.teeth = bite(converted, self._exact, self.probe, self.probed, tested, self.settings.seed, rounded=rounded)
         return None
 
     def _explain(self, pair: Pair) -> None:

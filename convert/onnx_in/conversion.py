@@ -62,13 +62,15 @@ class TorchConversion:
     report: dict[str, Any] = field(default_factory=dict)
 
     # --------------------------------------------------------------------------------------------------- weights
-    def pull(self) -> dict[str, np.ndarray]:
-        """The weights as they are now, by initializer (Keras path), in the source's layout."""
+    def pull(self, state_dict: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
+        """The weights by initializer (Keras path), in the source's layout: as the module holds them now, or as in a
+        state dict of it, such as the `pull` of the Conversion that `to_keras` made of this."""
         found: dict[str, np.ndarray] = {}
         for entry in self.weights:
             if entry.tied_to is not None or not entry.source:
                 continue
-            array = entry.to_keras(numpy_of(entry.variable))
+            held = entry.variable if state_dict is None else state_dict[entry.torch_name]
+            array = entry.to_keras(numpy_of(held))
             if entry.part is None:
                 found[entry.source] = np.array(array, order="C")
             else:

@@ -29,12 +29,15 @@ class _KerasBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.num_batches_tracked = None
+        del self.num_batches_tracked
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *arguments: Any, **options: Any
-    ) -> None:
-        if self.num_batches_tracked is None:
+    def reset_running_stats(self) -> None:
+        if self.running_mean is not None and self.running_var is not None:
+            self.running_mean.zero_()
+            self.running_var.fill_(1)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any, **options: Any) -> None:
+        if "num_batches_tracked" not in self._buffers:
             state_dict.pop(f"{prefix}num_batches_tracked", None)
         nn.Module._load_from_state_dict(self, state_dict, prefix, *arguments, **options)
 

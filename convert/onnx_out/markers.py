@@ -26,8 +26,9 @@ Output = tuple[Sequence[int | None], Any]  # shape and dtype
 class Marks:
     """What is known of a model's layers, and what was marked in it.
 
-    opset: that the model is written in. paths: a layer's path by its id. scopes: TensorFlow's name scope to the path of the layer that opened it. layers:
-    what provenance says of marked layers, by path. kinds: ops of the markers, each call.
+    opset: that the model is written in. paths: a layer's path by its id. scopes: TensorFlow's name scope to the path of
+    the layer that opened it. layers: what provenance says of marked layers, by path. kinds: ops of the markers, each
+    call.
     """
 
     def __init__(self, model: Any, opset: int) -> None:

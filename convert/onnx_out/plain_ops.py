@@ -1,4 +1,4 @@
-"""Ops of Keras that its TensorFlow backend spells out, or that ONNX would forget: while a model is traced they are one."""
+"""Ops of Keras that its TensorFlow backend spells out, or that ONNX would forget: while traced they are one op each."""
 
 from __future__ import annotations
 

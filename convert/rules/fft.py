@@ -74,11 +74,18 @@ def along(k: Any, transform: Any, re: Any, im: Any, dim: int) -> Pair:
     return ops.moveaxis(re, -1, dim), ops.moveaxis(im, -1, dim)
 
 
-def scale(k: Any, sizes: Sequence[Any], normalization: int) -> Any:
-    """torch's codes: 0 none, 1 divide by the root of the element count, 2 divide by the count."""
-    count = 1
+def factor_of(x: Any, n: Any) -> Any:
+    """A size as a factor of the real `x`; inside a TensorFlow graph it is an integer tensor, which multiplies no
+    floats."""
+    return n if is_known(n) else ops.cast(n, x.dtype)
+
+
+def scale(x: Any, sizes: Sequence[Any], normalization: int) -> Any:
+    """The factor of the real `x`. torch's codes: 0 none, 1 divide by the root of the element count, 2 divide by the
+    count."""
+    count: Any = 1
     for n in plain(*sizes):
-        count = count * n
+        count = count * factor_of(x, n)
     factors: tuple[Any, ...] = (1.0, count**-0.5, 1.0 / count)
     return factors[normalization]
 
@@ -94,19 +101,19 @@ def transformed(k: Any, re: Any, im: Any, dims: Sequence[int], forward: bool) ->
 def half_spectrum(k: Any, re: Any, im: Any, dim: int, length: Any) -> Any:
     """The real inverse transform, unscaled, of half a spectrum: `length` real values along `dim`."""
     re, im = ops.moveaxis(re, dim, -1), ops.moveaxis(im, dim, -1)
-    return ops.moveaxis(ops.irfft((re, im), fft_length=length) * length, -1, dim)
+    return ops.moveaxis(ops.irfft((re, im), fft_length=length) * factor_of(re, length), -1, dim)
 
 
 @rule("aten._fft_c2c.default", "prims.fft_c2c.default")
 def fft_c2c(k: Any, x: Any, dim: Sequence[int], normalization: int = 0, forward: bool = True) -> Any:
-    factor = scale(k, [k.shape(x)[d] for d in dim], normalization)
     re, im = transformed(k, *pair(x), dim, forward)
+    factor = scale(re, [k.shape(x)[d] for d in dim], normalization)
     return joined(re * factor, im * factor)
 
 
 @rule("aten._fft_r2c.default", "prims.fft_r2c.default")
 def fft_r2c(k: Any, x: Any, dim: Sequence[int], normalization: int = 0, onesided: bool = True) -> Any:
-    factor = scale(k, [k.shape(x)[d] for d in dim], normalization)
+    factor = scale(x, [k.shape(x)[d] for d in dim], normalization)
     re, im = transformed(k, x, ops.zeros_like(x), dim, True)
     if onesided:
         last = dim[-1] % k.rank(x)
@@ -118,8 +125,8 @@ def fft_r2c(k: Any, x: Any, dim: Sequence[int], normalization: int = 0, onesided
 @rule("aten._fft_c2r.default", "prims.fft_c2r.default")
 def fft_c2r(k: Any, x: Any, dim: Sequence[int], normalization: int = 0, last_dim_size: Any = None) -> Any:
     (n,) = plain(last_dim_size)
-    factor = scale(k, [*(k.shape(x)[d] for d in dim[:-1]), n], normalization)
     re, im = transformed(k, *pair(x), dim[:-1], False)
+    factor = scale(re, [*(k.shape(x)[d] for d in dim[:-1]), n], normalization)
     return half_spectrum(k, re, im, dim[-1] % k.rank(x), n) * factor
 
 
@@ -161,7 +168,7 @@ def spectrum(k: Any, x: Any, s: Any, dim: Any, norm: str | None, forward: bool, 
     """fft, ifft, rfft of any axes, scaled in real numbers."""
     dims, lengths = _axes(k, x, s, dim)
     re, im = (_resized(k, p, dims, lengths) for p in _parts(k, x))
-    factor = scale(k, [k.shape(re)[d] for d in dims], _code(norm, forward))
+    factor = scale(re, [k.shape(re)[d] for d in dims], _code(norm, forward))
     re, im = transformed(k, re, im, dims, forward)
     if onesided:
         count = k.size(k.out.shape[dims[-1]])
@@ -175,7 +182,7 @@ def real_inverse(k: Any, x: Any, s: Any, dim: Any, norm: str | None) -> Any:
     n = k.size(k.out.shape[dims[-1]])
     lengths[-1] = None
     re, im = (_resized(k, p, dims, lengths) for p in _parts(k, x))
-    factor = scale(k, [*(k.shape(re)[d] for d in dims[:-1]), n], _code(norm, False))
+    factor = scale(re, [*(k.shape(re)[d] for d in dims[:-1]), n], _code(norm, False))
     re, im = transformed(k, re, im, dims[:-1], False)
     re, im = (_resized(k, p, dims[-1:], [n // 2 + 1]) for p in (re, im))
     return half_spectrum(k, re, im, dims[-1], n) * factor

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 from keras import ops
 
 from .. import nn_layers
@@ -39,6 +40,9 @@ def recurrent(
         raise Dynamic("a loop over time")
     states = list(hx) if isinstance(hx, (list, tuple)) else [hx]
     rate = dropout if train and num_layers > 1 else 0.0
+    if params[-1] is None:  # passes/single_bias.py
+        params = [*params[:-1], ops.zeros_like(params[-2])]
+        states = states or [ops.zeros((1, ops.shape(x)[1], params[1].shape[1]), x.dtype)] * 2
     return recur(
         RNN[k.node.op], x, states, list(params), has_biases, num_layers, rate, bidirectional, batch_first, k.draw
     )
@@ -59,6 +63,8 @@ def recurrent_layer(
 ) -> Any:
     mode = RNN[k.node.op]
     states = list(hx) if isinstance(hx, (list, tuple)) else [hx]
+    if params[-1] is None:
+        return single_bias(k, x, states, *params[:-1])
     drops = train.train and not train.eval if isinstance(train, ByMode) else False
     if dropout and num_layers > 1 and not drops and train is not False:
         return None  # it drops in both modes: the rule does that
@@ -83,6 +89,23 @@ def recurrent_layer(
         dropout=dropout if drops and num_layers > 1 else 0.0,
         proj_size=projected,
     )
+
+
+def single_bias(k: Any, x: Any, states: Sequence[Any], weight_ih: Any, weight_hh: Any, bias: Any) -> tuple[Any, ...]:
+    """Keras' own LSTM: its gates stand in torch's order. x (time, batch, features); no states: zeros."""
+    y, h, c = k.layer(
+        keras.layers.LSTM,
+        [ops.transpose(x, (1, 0, 2)), *([[s[0] for s in states]] if states else [])],
+        weights={
+            "cell.kernel": weight_ih.transposed(1, 0),
+            "cell.recurrent_kernel": weight_hh.transposed(1, 0),
+            "cell.bias": bias,
+        },
+        units=weight_hh.shape[1],
+        return_sequences=True,
+        return_state=True,
+    )
+    return ops.transpose(y, (1, 0, 2)), ops.expand_dims(h, 0), ops.expand_dims(c, 0)
 
 
 # --------------------------------------------------------------------------------------------------------------- cells

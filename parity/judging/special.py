@@ -237,9 +237,10 @@ def _judge(
                     _excuse(coverage, said, limitation, index)
                     finding = without
             if not finding.agrees:
+                what = finding.message or finding.outcome
                 finding = replace(finding, message=f"{finding.message} (given {name})".strip())
             if not finding.agrees and not ledger.strict and runner.about().format in INFERENCE:
-                ledger.warn(f"output {index}: {finding.message or finding.outcome}: its runtime treats it otherwise")
+                ledger.warn(f"output {index}: {what} (given {name}): its runtime treats it otherwise")
             elif finding.outcome not in LEFT_TO_OTHERS:
                 dtype = "float64" if exact else pair.own_dtype
                 ledger.record("special", "output", str(index), "eval", dtype, example.case, finding)

@@ -31,7 +31,7 @@ class OnnxRunner(ArrayRunner):
     def __init__(self, model: Any, about: About, dtype: str = "own", engine: str = "onnxruntime") -> None:
         super().__init__(about, dtype)
         self._model, self._engine = model, engine
-        self._order, self._nesting = nest_of([value.name for value in model.graph.output])
+        _, self._nesting = nest_of([value.name for value in model.graph.output])  # the file's order is its own
         self._session: Any = None
 
     def run(self, arrays: list[Array], request: Request) -> Any:
@@ -40,7 +40,7 @@ class OnnxRunner(ArrayRunner):
             self._session = session(self._model, self._about.device, self._engine)
         names = [port.name for port in self._about.inputs]
         outputs = self._session.run(None, dict(zip(names, arrays, strict=True)))
-        found = [np.asarray(outputs[index]) for index in self._order]
+        found = [np.asarray(output) for output in outputs]
         if isinstance(self._nesting, dict):
             return dict(zip(self._nesting, found, strict=True))
         return found if isinstance(self._nesting, list) else found[0]
@@ -117,13 +117,12 @@ def open_onnx(spec: ModelSpec) -> Opened:
     held = {t.name for t in model.graph.initializer}
     inputs = inputs_for(spec, onnx_graph.ports(v for v in model.graph.input if v.name not in held))
     outputs = onnx_graph.ports(model.graph.output)
-    order, _ = nest_of([p.name for p in outputs])
     try:
         session(model, spec.device, "onnxruntime")
     except Exception as error:  # ONNX Runtime raises its own types, one for each kind of refusal
         raise UsageError(f"{path}: ONNX Runtime cannot run it: {one_line(error)}") from error
     about = About(
-        "onnx", inputs.ports, tuple(outputs[i] for i in order), modes=("eval",), gradients=False,
+        "onnx", inputs.ports, tuple(outputs), modes=("eval",), gradients=False,
         precision=onnx_graph.precision(model), device=spec.device, sizes=inputs.sizes,
         missing={"gradients": NO_GRADIENT},
         environment={"onnxruntime": str(runtime.__version__), "onnxruntime_threads": "1"},

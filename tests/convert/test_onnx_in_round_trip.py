@@ -23,7 +23,8 @@ slow = pytest.mark.slow
 FIXTURES = [
     "dcgan", "nested_output", "dataclass_output", "keywords", "batch_norm_cumulative", "frozen", "shared_layers",
     "batch_norm_variants", "lstm", "types",
-    *(pytest.param(n, marks=slow) for n in ("resnet_basic", "shufflenet", "unet", "gru", "rnn", "bert", "llama", "levit", "vit", "vgg")),
+    *(pytest.param(n, marks=slow) for n in ("resnet_basic", "shufflenet", "unet", "gru", "rnn", "bert", "vit", "vgg")),
+    *(pytest.param(n, marks=slow) for n in ("llama", "levit")),
 ]  # fmt: skip
 
 

@@ -261,6 +261,35 @@ class Sampling(layers.Layer):  # type: ignore[misc]
         return x + 3.0 + keras.random.normal(keras.ops.shape(x), stddev=0.1, seed=self.seed)
 
 
+class Scanning(layers.Layer):  # type: ignore[misc]
+    """A running sum and product from either end; only the sums of each step, and both last states, are read."""
+
+    def __init__(self, reverse: bool) -> None:
+        super().__init__()
+        self.reverse = reverse
+
+    def call(self, x: Any) -> Any:
+        steps = keras.ops.transpose(x, (1, 0, 2))
+
+        def step(state: Any, now: Any) -> Any:
+            both = keras.ops.concatenate([state[..., :3] + now, state[..., 3:] * (1 + now)], -1)
+            return both, both
+
+        first = keras.ops.ones_like(keras.ops.concatenate([steps[0], steps[0]], -1))
+        last, each = keras.ops.scan(step, first, steps, reverse=self.reverse)
+        return each[..., :3], last
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_scan_is_a_loop_over_tensors(reverse: bool) -> None:
+    model = functional((None, 3), Scanning(reverse))
+    export = to_onnx(model)
+    assert ops(export.proto).count("Loop") + ops(export.proto).count("Scan") == 1
+    for length in (1, 6):
+        x = np.random.default_rng(length).standard_normal((2, length, 3)).astype("float32")
+        close(run(export.proto, x), model(x))
+
+
 class Halting(layers.Layer):  # type: ignore[misc]
     """x times itself without its gradient, behind a convolution and before one; integers pass too."""
 

@@ -154,6 +154,9 @@ def test_an_opset_out_of_reach_gives_way_to_an_older_one(monkeypatch: pytest.Mon
     found = to_onnx(small())
     assert (found.report["opset"], found.proto.opset_import[0].version) == (21, 21)
     assert len(found.report["tried"]) == 1
+    newer = keras.Sequential([keras.Input((3, 4)), keras.layers.RMSNormalization()])  # an op since 23
+    found = to_onnx(newer)
+    assert (found.report["opset"], found.report["markers"]) == (21, {})
     with pytest.raises(IsomorphError, match="onnx cannot bring the model to opset 24: RuntimeError: no adapter"):
         to_onnx(small(), opset=24)
 

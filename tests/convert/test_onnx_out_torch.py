@@ -20,7 +20,8 @@ from isomorph.convert.onnx_out.export import OnnxExport
 from isomorph.convert.weights import Transform
 from tests.convert.onnx_out_models import initializers, ops, run
 
-NAMES = ("resnet_basic", "lstm", "gru", "gpt", "resnext", "multi_input", "nested_output", "frozen")
+NAMES = ("resnet_basic", "lstm", "gru", "gpt", "resnext", "multi_input", "nested_output", "frozen",
+         "lstm_state", "fourier_mixing")  # fmt: skip
 
 
 @functools.cache

@@ -140,3 +140,12 @@ class TestPrecision:
         nowhere = self.reference.copy()
         nowhere[0, 0] = np.inf
         assert compare_precision(nowhere, own, got, "float32").outcome == "nonfinite"
+
+
+def test_a_leak_grows_with_the_conditioning_where_constants_are_known_to_be_rounded() -> None:
+    """A slope of 100: what two ulps of float32 inside do there, and no more; without conditioning no more than ever."""
+    slope = 100.0 * np.abs(X)
+    assert compare_structure(X, X * (1 + 1e-5), slope, rounded=True).outcome == "leak"
+    assert compare_structure(X, X * (1 + 1e-5), slope).outcome == "value"
+    assert compare_structure(X, X * (1 + 1e-3), slope, rounded=True).outcome == "value"
+    assert compare_structure(X, X * (1 + 1e-5), rounded=True).outcome == "value"

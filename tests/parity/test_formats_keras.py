@@ -377,3 +377,14 @@ def test_a_leaky_relu_keeps_its_slope_in_float64() -> None:
     response = runner.respond(Request((given,), "eval", cotangents=(np.ones((1, 3)),)))
     assert response.outputs[0].tolist() == [[-0.2, 0.0, 2.0]]
     assert next(iter(response.input_gradients.values())).tolist() == [[0.2, 0.2, 1.0]]
+
+
+def test_a_normalization_layer_is_the_same_in_float64() -> None:
+    """It computes with tensors that it makes of its variables when it is adapted or loaded."""
+    layer = keras.layers.Normalization()
+    layer.adapt(np.random.default_rng(0).normal(3.0, 5.0, (50, 4)).astype(np.float32))
+    x = keras.Input((4,))
+    runner = open_keras(ModelSpec(keras.Model(x, layer(x)))).runner.to_float64()
+    given = np.array([[1.0, -2.0, 3.0, 0.5]])
+    want = (given - np.asarray(layer.adapt_mean)) / np.sqrt(np.asarray(layer.adapt_variance, np.float64))
+    np.testing.assert_allclose(runner.respond(Request((given,), "eval", backward=False)).outputs[0], want, rtol=1e-12)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import torch
@@ -173,3 +174,19 @@ def test_wrong_modules_are_caught(bug: str) -> None:
     verdict = check(model, conversion, level=level, examples=3)
     assert verdict["status"] == "FAIL", verdict["coverage"]["reason"]
     assert where in failing(verdict)
+
+
+def test_an_onnx_file_whose_epsilon_and_slope_are_float32_is_the_same_model() -> None:
+    """0.001 and 0.3 are attributes there, of float32, and what that rounds the layers behind amplify. Inputs that are
+    equal cancel, and their scale is normalised away: an error planted by those would not be seen."""
+    keras.utils.set_random_seed(0)
+    encoder = keras.Sequential([
+        keras.layers.Conv2D(4, 3), keras.layers.GroupNormalization(2), keras.layers.LeakyReLU(0.3),
+        keras.layers.Flatten(), keras.layers.Dense(6),
+    ])  # fmt: skip
+    left, right = keras.Input((8, 8, 1), name="left"), keras.Input((8, 8, 1), name="right")
+    apart = keras.ops.abs(encoder(left) - encoder(right))
+    model = keras.Model([left, right], keras.layers.Dense(1, activation="sigmoid")(apart * 20.0))
+    verdict = check(model, isomorph.to_onnx(model), level="full", examples=8)
+    assert verdict["status"] == "PASS", (verdict["coverage"].get("reason"), verdict["mismatches"])
+    assert all(tooth["caught"] for tooth in verdict["coverage"]["teeth"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from isomorph.convert.api import to_keras
 from isomorph.convert.builder import evaluated
@@ -29,6 +30,25 @@ def test_traced_with_unknown_sizes(case: Case) -> None:
     got = converted.flatten_outputs(traced(arrays[0]))
     for port, y, want in zip(converted.outputs, got, outs, strict=True):
         np.testing.assert_allclose(port.to_torch(np.asarray(y)), want, rtol=1e-10, atol=1e-12)
+
+
+class Spectra(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        half = torch.fft.rfft(x, norm="ortho")
+        whole = torch.fft.fft2(x, norm="forward")
+        return torch.fft.irfft(half * 2, norm="ortho"), whole.real, torch.fft.ifft(whole, dim=1).imag
+
+
+def test_transforms_of_traced_sizes() -> None:
+    """The number of places is a factor, and an integer tensor."""
+    tf = pytest.importorskip("tensorflow")
+    x = torch.randn(2, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    converted = to_keras(Spectra(), (x,), None, {"x": {0: "b", 1: "s", 2: None}}, mode="eval")
+    traced = tf.function(lambda x: converted.model(x)).get_concrete_function(tf.TensorSpec((None, None, 6), "float64"))
+    for length in (5, 8):
+        x = torch.randn(3, length, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(length))
+        for y, want in zip(converted.flatten_outputs(traced(tf.constant(x.numpy()))), Spectra()(x), strict=True):
+            np.testing.assert_allclose(np.asarray(y), want, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(

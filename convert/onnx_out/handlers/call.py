@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-__all__ = ["HANDLERS", "Call", "Number", "Value", "handler"]
+__all__ = ["HANDLERS", "PARTS", "Call", "Number", "Value", "handler"]
 
 Number = bool | int | float
 Handler = TypeVar("Handler", bound=Callable[..., "Value | Sequence[Value] | None"])
@@ -40,7 +40,7 @@ def handler(*names: str) -> Callable[[Handler], Handler]:
     return add
 
 
-_PARTS = {onnx.TensorProto.COMPLEX64: "float32", onnx.TensorProto.COMPLEX128: "float64"}
+PARTS = {onnx.TensorProto.COMPLEX64: "float32", onnx.TensorProto.COMPLEX128: "float64"}  # of complex numbers
 
 
 class Value:
@@ -51,7 +51,7 @@ class Value:
 
     def __init__(self, call: Call, name: str | None = None, array: np.ndarray | None = None) -> None:
         self.call, self._name, self.array = call, name, array
-        self.complex = array is None and call.ctx.get_dtype(name) in _PARTS
+        self.complex = array is None and call.ctx.get_dtype(name) in PARTS
         if array is not None and array.dtype.kind == "c":
             self.complex, self._name, self.array = True, None, np.stack([array.real, array.imag], -1)
 
@@ -66,7 +66,7 @@ class Value:
         if self.array is not None:
             return self.array.dtype
         kind = self.call.ctx.get_dtype(self._name)
-        return np.dtype(_PARTS.get(kind) or helper.tensor_dtype_to_np_dtype(kind))
+        return np.dtype(PARTS.get(kind) or helper.tensor_dtype_to_np_dtype(kind))
 
     @property
     def dims(self) -> tuple[int | None, ...]:

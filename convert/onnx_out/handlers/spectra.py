@@ -4,7 +4,7 @@ imaginary). tf2onnx goes on to call such a tensor complex, without that axis; so
 
 from __future__ import annotations
 
-from .call import Call, Value, handler
+from .call import PARTS, Call, Value, handler
 
 
 def _part(call: Call, x: Value, index: int) -> Value:
@@ -21,6 +21,21 @@ def complex_(call: Call, real: Value, imaginary: Value) -> Value:
         shape = call.op("Shape", real + imaginary)
         real, imaginary = call.op("Expand", real, shape), call.op("Expand", imaginary, shape)
     return _paired(call, real, imaginary)
+
+
+@handler("Cast")
+def cast(call: Call, x: Value) -> Value | None:
+    """Real numbers become pairs with zeros, and of pairs that become real the real parts stay."""
+    wanted = PARTS.get(call.ctx.get_dtype(call.node.output[0]))
+    if wanted is None and not x.complex:
+        call.as_tf2onnx()
+        return None
+    if wanted is None:
+        return _part(call, x, 0).cast(call.output_dtype())
+    if x.complex:
+        return x.cast(wanted)
+    given = x.cast(wanted)
+    return _paired(call, given, call.op("Expand", call.const(0, wanted), call.op("Shape", given)))
 
 
 @handler("Real")

@@ -13,7 +13,9 @@ __all__ = ["traceable"]
 def traceable() -> Iterator[None]:
     """While open: images resize to sizes that are tensors (UpSampling2D of None dims), TimeDistributed runs over an
     unknown number of steps (Keras' own graph mixes them up with the batch), look-up tables of integers become
-    constants, and grouped and channels-first convolutions are plain ops, not compiled with XLA."""
+    constants, grouped and channels-first convolutions are plain ops, not compiled with XLA, and a scan is a loop over
+    tensors."""
+    import keras.src.backend.tensorflow.core as core
     import keras.src.backend.tensorflow.nn as nn
     import keras.src.ops.image as image
     import tensorflow as tf
@@ -24,6 +26,7 @@ def traceable() -> Iterator[None]:
         (layers.TimeDistributed, "call", _time_distributed),
         (tf.lookup.StaticHashTable, "lookup", _lookup),
         (nn, "conv", _conv),
+        (core, "scan", _scan),
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
     try:
@@ -61,6 +64,36 @@ def _time_distributed(own: Any) -> Any:
         return ops.reshape(y, (batch, steps, *ops.shape(y)[1:]))
 
     return call
+
+
+def _scan(own: Any) -> Any:
+    """Keras has the carry in an array of tensors, and counts down where it goes backwards: no Loop of ONNX does."""
+    import tensorflow as tf
+    from keras import tree
+
+    def scan(f: Any, init: Any, xs: Any = None, length: Any = None, reverse: bool = False, unroll: Any = 1) -> Any:
+        if not tree.flatten(xs) or xs is None:
+            return own(f, init, xs, length, reverse, unroll)
+
+        def turned(values: Any) -> list[Any]:
+            return [tf.reverse(x, [0]) if reverse else x for x in map(tf.convert_to_tensor, values)]
+
+        flat, first = turned(tree.flatten(xs)), [tf.convert_to_tensor(c) for c in tree.flatten(init)]
+        n = tf.shape(flat[0])[0] if length is None else int(length)
+        arrays = [tf.TensorArray(c.dtype, n, element_shape=c.shape) for c in first]
+
+        def step(i: Any, carry: Any, arrays: Any) -> Any:
+            now = tree.pack_sequence_as(xs, [tf.gather(x, i) for x in flat])
+            carry, made = f(tree.pack_sequence_as(init, carry), now)
+            if made is not None:
+                arrays = [a.write(i, y) for a, y in zip(arrays, tree.flatten(made), strict=True)]
+            return i + 1, tree.flatten(carry), arrays
+
+        _, last, arrays = tf.while_loop(lambda i, *_: i < n, step, (0, first, arrays))
+        made = turned(a.stack() for a in arrays)
+        return tree.pack_sequence_as(init, last), tree.pack_sequence_as(init, made)
+
+    return scan
 
 
 def _lookup(own: Any) -> Any:

@@ -55,9 +55,10 @@ def to_keras(
     """
     source = module if way_home.is_torch_conversion(module) else None
     if source is not None:
-        module, declared = source.module, way_home.call_of(source) if example_args is None else (example_args, None)
-        example_args = declared[0]
-        dynamic_shapes = declared[1] if dynamic_shapes is None else dynamic_shapes
+        module = source.module
+        if example_args is None:
+            example_args, free = way_home.call_of(source)
+            dynamic_shapes = free if dynamic_shapes is None else dynamic_shapes
     _check_options(module, example_args, layout, mode, dtype, batchnorm)
     assert example_args is not None
     load_rules()

@@ -47,8 +47,8 @@ def inferred(model: Any, opsets: dict[str, int], notes: list[str], where: str) -
 
 
 def _require_valid(model: Any, notes: list[str], where: str) -> None:
-    """Raise UsageError where onnx's checker objects, except that an output's shape need not be stated, and that an op may
-    be deprecated (GroupNormalization of opset 18 to 20 is, and is in use)."""
+    """Raise UsageError where onnx's checker objects, except that an output's shape need not be stated, and that an op
+    may be deprecated (GroupNormalization of opset 18 to 20 is, and is in use)."""
     open_ = [
         v for v in model.graph.output if v.type.HasField("tensor_type") and not v.type.tensor_type.HasField("shape")
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -106,7 +108,7 @@ def _take_back(graph: ir.Graph, permutations: list[list[Perm | None]]) -> None:
 def _port(value: ir.Value, name: str, perm: Perm | None) -> Port:
     dims: list[int | str] = []
     for i, d in enumerate(value.shape or ()):
-        dims.append(d if isinstance(d, int) else d.value or f"{name}_{i}")
+        dims.append(d if isinstance(d, int) else dim_name(d.value or f"{name}_{i}"))
     dtype = value.dtype.name if value.dtype is not None else "object"
     return Port(name, {"FLOAT": "float32", "DOUBLE": "float64"}.get(dtype, dtype.lower()), tuple(dims), perm)
 
@@ -130,3 +132,14 @@ def nest(structure: Any, results: Mapping[int, Any]) -> Any:
     if isinstance(structure, (list, tuple)):
         return tuple(nest(value, results) for value in structure)
     return results.get(structure) if isinstance(structure, int) else None
+
+
+def dim_name(text: str) -> str:
+    """A dim as ports write it: a name or an expression over names. Exporters write others too ("p2o.Dimension.0")."""
+    try:
+        ast.parse(text, mode="eval")
+    except SyntaxError:
+        legal = False
+    else:
+        legal = re.fullmatch(r"[\w\s+*/()-]+", text) is not None
+    return text if legal else re.sub(r"\W+", "_", text).strip("_") or "d"

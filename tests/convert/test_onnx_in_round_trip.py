@@ -24,7 +24,7 @@ FIXTURES = [
     "dcgan", "nested_output", "dataclass_output", "keywords", "batch_norm_cumulative", "frozen", "shared_layers",
     "batch_norm_variants", "lstm", "types",
     *(pytest.param(n, marks=slow) for n in ("resnet_basic", "shufflenet", "unet", "gru", "rnn", "bert", "vit", "vgg")),
-    *(pytest.param(n, marks=slow) for n in ("llama", "levit")),
+    *(pytest.param(n, marks=slow) for n in ("llama", "levit", "lstm_state", "fourier_mixing")),
 ]  # fmt: skip
 
 

@@ -138,6 +138,19 @@ def test_the_original_and_the_new_model_are_equal(name: str) -> None:
     assert compared >= {v.path for v in model.trainable_variables} - {"mha/key/bias"}  # softmax takes no notice of it
 
 
+def test_an_lstm_that_is_handed_its_states_is_keras_own() -> None:
+    x, state = keras.Input((7, 3)), keras.Input((4,))
+    y, h, _ = layers.LSTM(4, name="one", return_sequences=True, return_state=True)(x)
+    model = keras.Model([x, state], [y, layers.LSTM(4, name="two")(y, initial_state=[h, state])])
+    back = isomorph.to_keras(isomorph.to_torch(model))
+    assert isinstance(back.model.get_layer("two"), layers.LSTM)
+    assert back.report["paths"] == {path: [path] for path in floats(model)}
+    generator = np.random.default_rng(0)
+    arrays = [generator.normal(size=shape).astype("float32") for shape in ((2, 7, 3), (2, 4))]
+    for expected, found in zip(model(arrays), back.model(arrays), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 @pytest.mark.xfail(strict=True, reason="a GRU's two biases in torch are one variable in Keras: no entry says so")
 def test_a_gru_comes_home_as_keras_own() -> None:
     x = keras.Input((7, 3))

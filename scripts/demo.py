@@ -161,7 +161,9 @@ def _in_onnx_runtime(proto: Any, x: np.ndarray) -> np.ndarray:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-o", "--out", type=Path, help="keep the tuned Keras model in this file (.keras), its ONNX file beside it")
+    parser.add_argument(
+        "-o", "--out", type=Path, help="keep the tuned Keras model in this file (.keras), its ONNX file beside it"
+    )
     options = parser.parse_args()
     with quiet_frameworks() as streams, tempfile.TemporaryDirectory() as folder:
         steps = Steps(Console(file=streams.out, highlight=False))

@@ -18,7 +18,7 @@ ELEMENTS = {
 
 
 def retype(model: ir.Model, dtype: str) -> None:
-    """Change, in the graph and in graphs inside it, each dtype that a node gives its result, and the types of values."""
+    """Change what nodes say of the dtype of a result, and the types of values, here and in graphs inside."""
     element = ELEMENTS[dtype]
     for graph in model.graphs():
         for value in (*graph.inputs, *(out for node in graph for out in node.outputs)):

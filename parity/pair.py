@@ -93,8 +93,8 @@ class Pair:
         return None
 
     def _accepts(self, request: Request) -> bool:
-        """Whether the model that was given as the original runs on these inputs and gives anything (ONNX Runtime answers
-        with empty arrays where a window is larger than its input)."""
+        """Whether the model that was given as the original runs on these inputs and gives anything: ONNX Runtime may
+        answer with empty arrays where a window is larger than its input."""
         try:
             answer = self.converted.respond(replace(request, backward=False))
         except WorkerError:

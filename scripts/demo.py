@@ -1,6 +1,6 @@
 """The main job on the embedded default: a net trained on real handwritten digits goes to Keras, is verified, is
-fine-tuned there, and comes back, as weights and by ONNX as a module. Prints what was measured at each stop; ends with 1 if two figures that must be equal
-are not.
+fine-tuned there, and comes back, as weights and by ONNX as a module. Prints what was measured at each stop; ends with 1
+if two figures that must be equal are not.
 """
 
 from __future__ import annotations

@@ -43,14 +43,10 @@ def bite(
     if not tested:
         if not any(array.dtype.kind == "f" for array in probe.request.inputs):
             return []
-        for planted in (
-            size,
-            10 * size,
-        ):  # what amplifies rounding, as a recogniser of noise does, hides the smaller one
-            caught = _noticed(probe, _Bitten(converted, planted), exact, before, rounded)
-            if caught:
-                break
-        return [{"parameter": None, "relative_size": planted, "caught": caught}]
+        if not _noticed(probe, _Bitten(converted, size), exact, before, rounded):
+            size *= 10  # what amplifies rounding, as a recogniser of noise does, hides the smaller one
+        caught = _noticed(probe, _Bitten(converted, size), exact, before, rounded)
+        return [{"parameter": None, "relative_size": size, "caught": caught}]
     rng = np.random.default_rng([seed, 9])
     state = converted.state()
     found = []

@@ -27,8 +27,8 @@ class Marks:
     """What is known of a model's layers, and what was marked in it.
 
     opset: that the model is written in. paths: a layer's path by its id. scopes: TensorFlow's name scope to the path of
-    the layer that opened it. layers: what provenance says of marked layers, by path. kinds: ops of the markers, each
-    call.
+    the layer that opened it, and a marker to its layer's. layers: what provenance says of marked layers, by path. kinds:
+    ops of the markers, each call. marking: the path of the layer that marks itself now.
     """
 
     def __init__(self, model: Any, opset: int) -> None:
@@ -37,9 +37,12 @@ class Marks:
         self.scopes: dict[str, str] = {}
         self.layers: dict[str, dict[str, Any]] = {}
         self.kinds: list[str] = []
+        self.marking: str | None = None
 
     def layer_of(self, node: str) -> str | None:
         """The path of the layer whose call made the node, the innermost one."""
+        if node in self.scopes:  # a marker
+            return self.scopes[node]
         scope = node
         while scope := scope.rpartition("/")[0]:
             if scope in self.scopes:
@@ -76,6 +79,8 @@ class Marks:
         self.kinds.append(f"{domain}.{op}" if domain else op)
         kinds = [tf.as_dtype(dtype) for _, dtype in outputs]
         made = tf.raw_ops.PyFuncStateless(input=given, token=json.dumps(token, sort_keys=True), Tout=kinds)
+        if self.marking is not None:  # a wrapper may have called the layer within its own scope
+            self.scopes[made[0].op.name] = self.marking
         return [tf.ensure_shape(y, tuple(shape)) for y, (shape, _) in zip(made, outputs, strict=True)]
 
 
@@ -154,6 +159,7 @@ def _kept(layer: Any, call: Callable[..., Any], mark: Callable[..., Any], marks:
 
     @functools.wraps(call)
     def kept(*args: Any, **kwargs: Any) -> Any:
+        marks.marking = marks.path(layer)
         made = mark(layer, marks, *args, **kwargs)
         return call(*args, **kwargs) if made is None else made
 

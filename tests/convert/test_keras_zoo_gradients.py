@@ -58,7 +58,6 @@ TRAINED = [
 OPEN_EVAL: dict[str, str] = {}
 OPEN_TRAIN: dict[str, str] = {
     "batchnorm_masked": "Keras leaves masked steps out of a norm's statistics, ONNX's op cannot",
-    "time_distributed": "the norm's node bears the wrapper's path, of which onnx_in knows no layer: taken as frozen",
     "subclassed": "the graph is that of inference, and the model branches by `training` in Python",
 }
 # Of the largest value of its tensor. A right program in float64 is at 1e-12; attributes of ONNX are float32 numbers.

@@ -35,7 +35,7 @@ from isomorph.parity.judging.metamorphic import judge_relations
 from isomorph.parity.judging.quantised import budgeted, judge_budget, judge_quantised
 from isomorph.parity.judging.randomise import randomised
 from isomorph.parity.judging.special import judge_special
-from isomorph.parity.judging.teeth import bite
+from isomorph.parity.judging.teeth import BITE, SHIFTED, bite
 from isomorph.parity.judging.training import judge_steps
 from isomorph.parity.ledger import CONTINUOUS, Ledger
 from isomorph.parity.pair import Pair, line_of
@@ -294,6 +294,9 @@ class Exam:
         self._report("self-test", 0, 0)
         rounded = self.ledger.rounded
         self.teeth = bite(converted, self._exact, self.probe, self.probed, tested, self.settings.seed, rounded=rounded)
+        if self.teeth and self.teeth[0]["caught"] and self.teeth[0]["relative_size"] > BITE:
+            small = "each element shifted" if self.teeth[0]["relative_size"] == SHIFTED else "off by a hundredth"
+            self.ledger.warn(f"the original amplifies rounding: an error in its inputs is noticed from {small} on")
         return None
 
     def _explain(self, pair: Pair) -> None:

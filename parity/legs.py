@@ -160,15 +160,19 @@ def _to_torch(model: Model, options: Mapping[str, Any], say: Say) -> Model:
         model.subject, layout=options.get("layout") or "torch", trainable=options.get("trainable") or "auto",
         dtype=options.get("dtype"), progress=say,
     )  # fmt: skip
-    if options.get("dtype"):  # the ports say what it takes now
-        made.inputs, made.outputs = (_retyped(ports, options["dtype"]) for ports in (made.inputs, made.outputs))
     specs = tuple(_in_torch_order(spec, made.inputs) for spec in model.specs)
+    made.inputs = tuple(_declared(port, specs) for port in made.inputs)
     notes = tuple(made.report.get("notes", ()))
     return Model("torch", made, report=dict(made.report), specs=specs, notes=notes)
 
 
-def _retyped(ports: Sequence[Any], dtype: str) -> tuple[Any, ...]:
-    return tuple(replace(port, dtype=dtype) if "float" in port.dtype else port for port in ports)
+def _declared(port: Any, specs: Sequence[InputSpec]) -> Any:
+    """The port with the sizes that `--input` fixes: what is written as .pt2 is exported for them."""
+    spec = next((s for s in specs if s.name == port.name and len(s.dims) == len(port.dims)), None)
+    if spec is None:
+        return port
+    pairs = zip(port.dims, spec.dims, strict=True)
+    return replace(port, dims=tuple(said if isinstance(said, int) else own for own, said in pairs))
 
 
 def _in_torch_order(spec: InputSpec, ports: Sequence[Any]) -> InputSpec:

@@ -150,6 +150,8 @@ class Lowering:
                 self._node(node)
             except (IsomorphError, RecursionError):
                 raise
+            except (AssertionError, AttributeError, NameError) as error:  # a rule is wrong
+                raise IsomorphError(f"{describe(node)}: an error in its rule: {one_line(error)}") from error
             except Exception as error:  # a rule met something it was not written for
                 raise UnsupportedError(f"{describe(node)}: {one_line(error)}") from error
 

@@ -17,6 +17,7 @@ __all__ = ["bite"]
 
 TEETH = 3
 BITE = 1e-3  # the relative size of the planted error
+SHIFTED = 1.0  # that of inputs whose elements are all moved by one place
 Outcomes = dict[tuple[str, str], str]
 
 
@@ -35,18 +36,14 @@ def bite(
     exact: whether `converted` is the float64 one. probe: an example on which the models agreed, with the outcomes
     `before`: an error is noticed where one that was "equal" is so no more, be it that nothing can be said there, which
     is never a pass, or where an excused "leak" is one no more. tested: parameters that received a gradient comparison;
-    without any the converted model is given slightly other inputs instead, ten times as far off if need be. rounded: as
-    `Ledger` has it.
+    without any the converted model is given other inputs instead. rounded: as `Ledger` has it.
     Returns one record per planted error: {"parameter", "relative_size", "caught"}.
     """
     probe.near = None
     if not tested:
         if not any(array.dtype.kind == "f" for array in probe.request.inputs):
             return []
-        if not _noticed(probe, _Bitten(converted, size), exact, before, rounded):
-            size *= 10  # what amplifies rounding, as a recogniser of noise does, hides the smaller one
-        caught = _noticed(probe, _Bitten(converted, size), exact, before, rounded)
-        return [{"parameter": None, "relative_size": size, "caught": caught}]
+        return [_other_inputs(converted, exact, probe, before, size, rounded)]
     rng = np.random.default_rng([seed, 9])
     state = converted.state()
     found = []
@@ -64,6 +61,18 @@ def bite(
     return found
 
 
+def _other_inputs(
+    converted: Runner, exact: bool, probe: Example, before: Outcomes, size: float, rounded: bool
+) -> dict[str, Any]:
+    """The record of the smallest error in the inputs that is noticed: a thousandth of each element, a hundredth, and
+    each element in its neighbour's place (size 1), which is what a wrong padding or order of axes does. What amplifies
+    rounding, as a classifier does with noise, hides the smaller ones."""
+    for planted in (size, 10 * size, SHIFTED):
+        if _noticed(probe, _Bitten(converted, planted), exact, before, rounded):
+            return {"parameter": None, "relative_size": planted, "caught": True}
+    return {"parameter": None, "relative_size": SHIFTED, "caught": False}
+
+
 def _noticed(probe: Example, converted: Responder, exact: bool, before: Outcomes, rounded: bool) -> bool:
     judge: Callable[[], Outcomes] = (
         (lambda: compare_in_float64(probe, converted, Ledger(rounded=rounded), retest=False))
@@ -76,7 +85,7 @@ def _noticed(probe: Example, converted: Responder, exact: bool, before: Outcomes
 
 
 class _Bitten:
-    """A runner that answers for inputs a little off those that it is asked about."""
+    """A runner that answers for other inputs than those that it is asked about. size: as in the records."""
 
     def __init__(self, inner: Responder, size: float) -> None:
         self._inner, self._size = inner, size
@@ -89,6 +98,8 @@ class _Bitten:
         return self._inner.respond(replace(request, inputs=moved))
 
     def _moved(self, array: Array, rng: np.random.Generator) -> Array:
+        if self._size == SHIFTED:
+            return np.roll(array, 1, axis=-1) if array.ndim else array + 1
         parts = self._size * rng.choice([-1.0, 1.0], array.shape) * rng.uniform(0.5, 1.5, array.shape)
         base = array if array.any() else np.ones_like(array)  # a part of nothing is nothing
         return np.asarray(array + base * parts.astype(array.dtype))

@@ -46,7 +46,7 @@ def ports(values: Any) -> tuple[PortInfo, ...]:
 
 
 def _dim(dim: Any, axis: int) -> int | str | None:
-    if dim.HasField("dim_value"):
+    if dim.HasField("dim_value") and dim.dim_value >= 0:  # some exporters write an unknown size as -1
         return int(dim.dim_value)
     text = str(dim.dim_param)
     # an expression or a name with signs in it is a free size of its own

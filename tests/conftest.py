@@ -24,8 +24,12 @@ for name, value in ENVIRONMENT.items():
 pytest.register_assert_rewrite("tests.rules.harness")  # the asserts of a test's helpers say what they saw, too
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need what is not here are skipped, and say what it is."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that need what is not here are skipped, and say what it is. Those marked long are run when asked for."""
+    if "long" not in (config.option.markexpr or ""):
+        long = [item for item in items if "long" in item.keywords]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if "long" not in item.keywords]
     no_hf = importlib.util.find_spec("transformers") is None
     no_gpu = os.environ["CUDA_VISIBLE_DEVICES"] in ("", "-1")
     for item in items:

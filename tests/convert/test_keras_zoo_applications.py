@@ -20,6 +20,9 @@ from tests.convert.test_keras_zoo import opened
 from tests.convert.test_keras_zoo_gradients import assert_same_model
 
 pytestmark = pytest.mark.slow
+USUAL = ("ConvNeXtTiny", "EfficientNetV2B0", "MobileNetV2", "MobileNetV3Small")  # the others take hours: -m long
+MODELS = [pytest.param(name, marks=() if name in USUAL else pytest.mark.long) for name in ARCHITECTURES]
+TRAINED = [pytest.param(name, marks=() if name == "MobileNetV2" else pytest.mark.long) for name in ARCHITECTURES]
 
 
 def test_every_architecture_is_listed() -> None:
@@ -27,7 +30,7 @@ def test_every_architecture_is_listed() -> None:
     assert offered == ARCHITECTURES.keys()
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", MODELS)
 def test_goes_to_onnx(name: str) -> None:
     model = build(name)
     proto = to_onnx(model, example=example(name)).proto
@@ -50,7 +53,7 @@ def test_goes_to_onnx(name: str) -> None:
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_gradients(name: str, training: bool) -> None:
     with default_dtype("float64"):
         assert_same_model(build(name), example(name, 6, seed=2).astype("float64"), training, close=1e-7)

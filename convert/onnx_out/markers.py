@@ -27,8 +27,8 @@ class Marks:
     """What is known of a model's layers, and what was marked in it.
 
     opset: that the model is written in. paths: a layer's path by its id. scopes: TensorFlow's name scope to the path of
-    the layer that opened it, and a marker to its layer's. layers: what provenance says of marked layers, by path. kinds:
-    ops of the markers, each call. marking: the path of the layer that marks itself now.
+    the layer that opened it, and a marker to its layer's. layers: what provenance says of marked layers, by path.
+    kinds: ops of the markers, each call. marking: the path of the layer that marks itself now.
     """
 
     def __init__(self, model: Any, opset: int) -> None:

@@ -110,6 +110,6 @@ def clip(x: Any, low: Any = None, high: Any = None) -> Any:
     if low is None and high is None:
         return x
     bounds = [None if bound is None else scalar(bound, x) for bound in (low, high)]
-    if bounds == [0.0, 6.0] and isinstance(bounds[0], float):
+    if all(isinstance(bound, float) for bound in bounds) and bounds == [0.0, 6.0]:
         return torch.nn.functional.relu6(x)  # what exporters mean; unlike clamp's, its gradient at the bounds is zero
     return torch.clamp(x, *bounds)

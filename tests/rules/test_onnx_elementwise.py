@@ -306,7 +306,7 @@ def test_it_can_be_exported_with_a_free_batch(row: Any) -> None:
         ("Sub", (X, F32(1.5)), {}, "x0 - 1.5"),
         ("Div", (np.int64([4]), np.int64([2])), {}, "torch.div(x0, 2, rounding_mode = 'trunc')"),
         ("Pow", (X, F32([2.0])), {}, "torch.pow(x0, 2.0)"),
-        ("Clip", (X, F32(0), F32(6)), {}, "torch.nn.functional.relu6(x0)"),
+        ("Clip", (X, F32(0), F32(6)), {}, "torch.nn.functional.relu6(x0, inplace = False)"),
         ("ReduceMean", (X, np.int64([-1])), {}, "torch.mean(x0, (2,), True)"),
         ("Greater", (X, F32(0)), {}, "x0 > 0.0"),
     ],

@@ -16,9 +16,12 @@ __all__ = [
     "Case",
     "Check",
     "Counterexample",
+    "Distribution",
+    "Evidence",
     "Located",
     "Mismatch",
     "ModuleError",
+    "ModuleProfile",
     "Status",
     "Verdict",
 ]
@@ -180,6 +183,65 @@ class Located:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """How far apart one array was, over all examples of one stage, mode and dtype.
+
+    quantity, name: as of a `Mismatch`. module: dotted path of the original's module that owns it, "" for inputs and
+    outputs. compared: how many arrays; equal, failed, inconclusive, vacuous: as of a `Check`. error, tolerance:
+    of the worst one, relative to its scale. floor: the original's own error there against float64, same unit; in the
+    structure stage what rounding in float64 does to the original; None where it was not measured.
+    """
+
+    stage: str
+    quantity: str
+    name: str
+    mode: str
+    dtype: str
+    module: str = ""
+    compared: int = 0
+    equal: int = 0
+    failed: int = 0
+    inconclusive: int = 0
+    vacuous: int = 0
+    error: float = 0.0
+    tolerance: float = 0.0
+    floor: float | None = None
+
+
+@dataclass(frozen=True)
+class ModuleProfile:
+    """One module of the original on one example, in execution order. path: dotted, "" for the model itself. kind: its
+    class. counterpart: its name in the converted model, "" where none was found. forward: error of its output in the
+    converted model's own dtype against float64, relative to its scale; gradient: likewise of the gradient that arrives
+    at its output. forward_floor, gradient_floor: the original's own error there, the noise floor. None: not measured.
+    parameters: names of those it owns itself."""
+
+    path: str
+    kind: str
+    counterpart: str = ""
+    forward: float | None = None
+    forward_floor: float | None = None
+    gradient: float | None = None
+    gradient_floor: float | None = None
+    parameters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """How the errors of one stage and quantity are distributed over elements. edges: of the bins, log10 of the error
+    relative to the array's scale; counts: elements per bin; floor: likewise of the original's own error, or empty.
+    exact: elements without any error, which no logarithm holds."""
+
+    stage: str
+    quantity: str
+    dtype: str
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+    floor: tuple[int, ...] = ()
+    exact: int = 0
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The answer to "are these two models the same?". It has no truth value: read `status`.
 
@@ -188,8 +250,10 @@ class Verdict:
         a planted error was not noticed: see coverage["teeth"] and coverage["reason"]); ERROR (the original itself
         fails).
     coverage: what was and was not tested, JSON-able: inputs, outputs, parameters {compared, untested, frozen, tied},
-        buffers {compared, absent}, modes, dtypes, cases, sizes, dims, teeth, chaotic, warnings, seconds.
-    environment: versions and settings. artifacts: name -> path (none yet).
+        buffers {compared, absent}, modes, dtypes, cases, sizes, dims, teeth, chaotic, warnings, seconds, and timings:
+        stage -> seconds.
+    environment: versions and settings. artifacts: name -> path. evidence: of every array that was compared. modules:
+        what each module of the original does to the error, empty where it was not asked for. distributions: of errors.
     """
 
     status: Status
@@ -201,6 +265,9 @@ class Verdict:
     artifacts: Mapping[str, str] = field(default_factory=dict)
     counterexample: Counterexample | None = None
     located: tuple[Located, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    modules: tuple[ModuleProfile, ...] = ()
+    distributions: tuple[Distribution, ...] = ()
 
     def __bool__(self) -> bool:
         raise TypeError("a Verdict has no truth value: compare verdict.status with 'PASS'")

@@ -11,6 +11,7 @@ from .capture import Captured, capture, from_program
 from .conversion import Conversion, Port
 from .emit import Emitted, emit
 from .errors import CaptureError, UsageError
+from .inputspec import FLOATS
 from .ir import Graph, Sym, Value
 from .ir_json import retype
 from .layout import Placed, is_identity
@@ -24,8 +25,6 @@ from .weights import WeightEntry
 
 if TYPE_CHECKING:
     from .onnx_in.conversion import TorchConversion
-
-FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 def to_keras(

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from .errors import UsageError, WeightError
 from .inputspec import FLOATS
 from .random_sites import RandomSite, sites_from_data, sites_to_data
 from .weights import Transform, WeightEntry, numpy_of, variable_at
+from .whole import whole
 
 METADATA = "isomorph.json"
 DATE = (1980, 1, 1, 0, 0, 0)
@@ -45,6 +45,11 @@ class Port:
     def to_torch(self, array: Any) -> np.ndarray:
         array = np.asarray(array)
         return array if self.permutation is None else np.transpose(array, np.argsort(self.permutation))
+
+    def to_data(self) -> dict[str, Any]:
+        """JSON-able, as it stands in the metadata of a file."""
+        permutation = None if self.permutation is None else list(self.permutation)
+        return {"name": self.name, "dtype": self.dtype, "dims": list(self.dims), "permutation": permutation}
 
 
 @dataclass
@@ -200,8 +205,8 @@ class Conversion:
                 digest.update(e.torch_name.encode() + np.ascontiguousarray(numpy_of(e.variable)).tobytes())
         return {
             "schema": SCHEMA,
-            "inputs": [_port_data(p) for p in self.inputs],
-            "outputs": [_port_data(p) for p in self.outputs],
+            "inputs": [p.to_data() for p in self.inputs],
+            "outputs": [p.to_data() for p in self.outputs],
             "output_structure": self.output_structure,
             "output_constants": {str(k): v for k, v in self.output_constants.items()},
             "weights": [e.to_data() for e in self.weights],
@@ -218,25 +223,13 @@ class Conversion:
         path = Path(path)
         if path.suffix != ".keras":
             raise UsageError(f"{path}: the model is written as a .keras file; give a name that ends in .keras")
-        if not path.parent.is_dir():
-            raise UsageError(f"{path}: the folder {path.parent} does not exist")
-        try:
-            handle, temporary = tempfile.mkstemp(suffix=".keras", prefix=f".{path.stem}-", dir=path.parent)
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
-        os.close(handle)
-        try:
-            self.model.save(temporary)
+        with whole(path) as file:
+            self.model.save(file)
             extra = {METADATA: json.dumps(self.metadata(), default=str, sort_keys=True).encode()}
             exact = exact_constants.exact_constants(self)
             if exact:
                 extra[exact_constants.FILE] = exact_constants.to_bytes(exact)
-            _finish(temporary, extra)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+            _finish(file, extra)
 
 
 def load(path: str | os.PathLike[str]) -> Conversion:
@@ -302,15 +295,6 @@ def _retyped(data: dict[str, Any], dtype: str) -> dict[str, Any]:
     return {**data, "inputs": of(data["inputs"]), "outputs": of(data["outputs"]), "weights": of(data["weights"])}
 
 
-def _port_data(p: Port) -> dict[str, Any]:
-    return {
-        "name": p.name,
-        "dtype": p.dtype,
-        "dims": list(p.dims),
-        "permutation": None if p.permutation is None else list(p.permutation),
-    }
-
-
 def _port(data: dict[str, Any]) -> Port:
     return Port(
         data["name"],
@@ -320,27 +304,23 @@ def _port(data: dict[str, Any]) -> Port:
     )
 
 
-def _finish(archive: str, extra: dict[str, bytes]) -> None:
+def _finish(archive: Path, extra: dict[str, bytes]) -> None:
     """Add the `extra` files, and take out what Keras writes of the moment: dates and object ids. The same model gives
     the same bytes."""
-    plain = f"{archive}.tmp"
-    try:
-        with zipfile.ZipFile(archive) as old, zipfile.ZipFile(plain, "w") as new:
-            for name in sorted(old.namelist()):
-                info = zipfile.ZipInfo(name, DATE)
-                if name == "config.json":
-                    new.writestr(info, _renumbered(old.read(name).decode()))
-                elif name == "metadata.json":
-                    new.writestr(info, json.dumps({**json.loads(old.read(name)), "date_saved": "1980-01-01@00:00:00"}))
-                else:
-                    with old.open(name) as source, new.open(info, "w", force_zip64=True) as target:
-                        shutil.copyfileobj(source, target, 1 << 20)
-            for name in sorted(extra):
-                new.writestr(zipfile.ZipInfo(name, DATE), extra[name])
-        os.replace(plain, archive)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(plain)
+    plain = archive.with_name(f"{archive.name}.tmp")
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(plain, "w") as new:
+        for name in sorted(old.namelist()):
+            info = zipfile.ZipInfo(name, DATE)
+            if name == "config.json":
+                new.writestr(info, _renumbered(old.read(name).decode()))
+            elif name == "metadata.json":
+                new.writestr(info, json.dumps({**json.loads(old.read(name)), "date_saved": "1980-01-01@00:00:00"}))
+            else:
+                with old.open(name) as source, new.open(info, "w", force_zip64=True) as target:
+                    shutil.copyfileobj(source, target, 1 << 20)
+        for name in sorted(extra):
+            new.writestr(zipfile.ZipInfo(name, DATE), extra[name])
+    os.replace(plain, archive)
 
 
 def _renumbered(config: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from isomorph.convert.errors import UsageError
 from isomorph.convert.inputspec import parse_all
 from isomorph.convert.routes import Route, find, is_code, source_format, target_format
+from isomorph.convert.whole import whole
 
 from .cli import error_document
 from .console import Console, json_text
@@ -24,15 +25,8 @@ from .progress import Stages
 
 SCHEMA = "isomorph.convert/1"
 BACKENDS = ("tensorflow", "jax", "torch")
-ROUTED = (
-    "weights",
-    "layout",
-    "mode",
-    "dtype",
-    "batchnorm",
-    "opset",
-    "trainable",
-)  # options that are for some ways only
+# options that are for some ways only
+ROUTED = ("weights", "layout", "mode", "dtype", "batchnorm", "opset", "trainable")
 TO_TORCH = "model.keras, model.h5, model.onnx, or pkg.module:callable that makes a Keras model"
 LAYOUTS = {"keras": ("keras", "torch"), "torch": ("torch", "source")}  # by the format of the step that takes it
 
@@ -272,20 +266,9 @@ def _write(conversion: Any, path: Path) -> dict[str, Any]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Whole or not at all: to a temporary name in the same directory, then renamed."""
-    with _writing(path):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text + "\n")
-            # mkstemp makes the file private; the report is an ordinary one.
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(name, 0o666 & ~mask)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
+    """Whole or not at all. UsageError: the path cannot be written."""
+    with whole(path) as file:
+        file.write_text(text + "\n", encoding="utf-8")
 
 
 def _summary(document: dict[str, Any], verdicts: list[str]) -> str:

@@ -35,15 +35,8 @@ def _print_table(in_json: bool, streams: Console) -> int:
     if in_json:
         streams.json({"schema": SCHEMA, "status": "PASS", "exit_code": 0, "ops": rows})
         return 0
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("family", "op", "layout", "becomes"):
-        table.add_column(column)
-    for row in rows:
-        becomes = "a Keras layer" if row["layer"] else "keras.ops"
-        table.add_row(str(row["family"]), str(row["op"]), str(row["layout"]), becomes)
-    streams.table(table)
+    shown = ((r["family"], r["op"], r["layout"], "a Keras layer" if r["layer"] else "keras.ops") for r in rows)
+    streams.rows(("family", "op", "layout", "becomes"), shown)
     streams.line(f"{len(rows)} ops have a rule; others are tried through their decompositions into these")
     return 0
 
@@ -59,14 +52,7 @@ def _print_onnx(in_json: bool, streams: Console) -> int:
     if in_json:
         streams.json({"schema": SCHEMA, "status": "PASS", "exit_code": 0, "onnx": rows})
         return 0
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("domain", "op", "since", "family"):
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    streams.table(table)
+    streams.rows(("domain", "op", "since", "family"), ([*row.values()] for row in rows))
     ops = {(row["domain"], row["op"]) for row in rows}
     streams.line(f"{len(ops)} ops have a rule; a model gets the newest one that is not above its opset")
     return 0
@@ -123,14 +109,7 @@ def _print_missing(options: argparse.Namespace, streams: Console) -> int:
     if not rows:
         streams.line(f"{options.source}: every op has a rule")
         return 0
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("missing op", "count", "where"):
-        table.add_column(column)
-    for row in rows:
-        table.add_row(row["op"], str(row["count"]), "\n".join(row["where"]))
-    streams.table(table)
+    streams.rows(("missing op", "count", "where"), ((r["op"], r["count"], "\n".join(r["where"])) for r in rows))
     noun = "1 op has" if len(rows) == 1 else f"{len(rows)} ops have"
     streams.message(f"isomorph: error: {options.source}: {noun} no rule and no decomposition")
     return code

@@ -18,20 +18,18 @@ def run(options: argparse.Namespace, streams: Console) -> int:
     if options.json:
         streams.json(document)
         return 0
-    from rich.table import Table
-
-    steps = Table("from", "to", "by", "keeps", "options", box=None, pad_edge=False)
-    for row in document["converters"]:
-        flags = " ".join(f"--{option}" for option in row["options"])
-        steps.add_row(row["from"], row["to"], row["by"], ", ".join(row["keeps"]), flags)
-    streams.table(steps)
+    steps = ((c["from"], c["to"], c["by"], ", ".join(c["keeps"]), _flags(c)) for c in document["converters"])
+    streams.rows(("from", "to", "by", "keeps", "options"), steps)
     streams.line()
-    ways = Table("way", "cost", "writes", "options", box=None, pad_edge=False)
-    for row in document["routes"]:
-        flags = " ".join(f"--{option}" for option in row["options"])
-        ways.add_row(" -> ".join(row["formats"]), f"{row['cost']:g}", ", ".join(row["writes"]), flags)
-    streams.table(ways)
+    ways = (
+        (" -> ".join(r["formats"]), f"{r['cost']:g}", ", ".join(r["writes"]), _flags(r)) for r in document["routes"]
+    )
+    streams.rows(("way", "cost", "writes", "options"), ways)
     return 0
+
+
+def _flags(row: dict[str, Any]) -> str:
+    return " ".join(f"--{option}" for option in row["options"])
 
 
 def _document() -> dict[str, Any]:

@@ -15,7 +15,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 TRACEBACK = "ISOMORPH_TRACEBACK"
@@ -58,6 +58,15 @@ class Console:
 
         tty = self.out.isatty()
         RichConsole(file=self.out, width=None if tty else 160, highlight=False).print(table)
+
+    def rows(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """A table without a frame."""
+        from rich.table import Table
+
+        table = Table(*columns, box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(*map(str, row))
+        self.table(table)
 
 
 def json_text(document: Mapping[str, Any]) -> str:

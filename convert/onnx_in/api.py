@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from isomorph.convert.conversion import Port
 from isomorph.convert.errors import IsomorphError, UnsupportedError, UsageError, one_line
+from isomorph.convert.inputspec import FLOATS
 from isomorph.convert.stages import Progress, Stages
 from isomorph.convert.weights import Transform
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from .provenance import Origin
 
 __all__ = ["to_torch"]
-
-FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 def to_torch(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 from isomorph.convert.conversion import Port
 from isomorph.convert.errors import UsageError, WeightError, one_line
 from isomorph.convert.weights import WeightEntry, numpy_of
+from isomorph.convert.whole import whole
 
 __all__ = ["TorchConversion", "TorchWeight"]
 
@@ -164,8 +163,8 @@ class TorchConversion:
         """JSON-able: the weight map, ports, versions."""
         return {
             "schema": SCHEMA,
-            "inputs": [_port_data(p) for p in self.inputs],
-            "outputs": [_port_data(p) for p in self.outputs],
+            "inputs": [p.to_data() for p in self.inputs],
+            "outputs": [p.to_data() for p in self.outputs],
             "output_structure": self.output_structure,
             "weights": [e.to_data() for e in self.weights],
             "report": {k: v for k, v in self.report.items() if k != "seconds"},
@@ -178,33 +177,17 @@ class TorchConversion:
         writers = {".safetensors": self._write_state, ".pt2": self._write_program}
         if path.suffix not in writers:
             raise UsageError(f"{path}: the module is written as .safetensors or .pt2; give a name that ends so")
-        if path.is_dir():
-            raise UsageError(f"{path}: is a folder")
-        if not path.parent.is_dir():
-            raise UsageError(f"{path}: the folder {path.parent} does not exist")
-        try:
-            handle, temporary = tempfile.mkstemp(suffix=path.suffix, prefix=f".{path.stem}-", dir=path.parent)
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
-        os.close(handle)
-        try:
-            writers[path.suffix](temporary)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+        with whole(path) as file:
+            writers[path.suffix](file)
 
-    def _write_state(self, file: str) -> None:
+    def _write_state(self, file: Path) -> None:
         """Tied names are tensors of their own in the file: that is what every reader of it expects."""
         from safetensors.torch import save_file
 
         state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.module.state_dict().items()}
         save_file(state, file, metadata={"isomorph": json.dumps(self.metadata(), sort_keys=True, default=str)})
 
-    def _write_program(self, file: str) -> None:
+    def _write_program(self, file: Path) -> None:
         import torch
 
         training = {module: module.training for module in self.module.modules()}
@@ -220,10 +203,8 @@ class TorchConversion:
         import torch
 
         args = self.example()
-        free: dict[str, Any] = {}
         shapes = tuple(
-            {i: free.setdefault(d, torch.export.Dim.AUTO) for i, d in enumerate(p.dims) if isinstance(d, str)}
-            for p in self.inputs
+            {i: torch.export.Dim.AUTO for i, d in enumerate(p.dims) if isinstance(d, str)} for p in self.inputs
         )
         names = list(getattr(self.module, "arguments", ()))
         try:
@@ -241,8 +222,3 @@ def _write(tensor: Any, array: np.ndarray) -> None:
 
     with torch.no_grad():
         tensor.copy_(tensor_of(array).to(tensor.dtype))
-
-
-def _port_data(p: Port) -> dict[str, Any]:
-    permutation = None if p.permutation is None else list(p.permutation)
-    return {"name": p.name, "dtype": p.dtype, "dims": list(p.dims), "permutation": permutation}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keyword
 import math
 import operator
 import re
@@ -11,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from keyword import iskeyword
 from typing import Any
 
-import onnx
 import onnx_ir as ir
 import torch
 from torch import fx
@@ -20,8 +18,10 @@ from isomorph.convert.errors import IsomorphError, UnsupportedError, one_line
 
 from . import layers, registry
 from .initializers import Initializers
+from .naming import numbered
 from .operands import DTYPES, Info, Operand, Recorder, Sizes, constant_of, info_of, number, sizes_of, tensor_of
 from .program import Program
+from .reading import schema_version
 from .written import written, written_all
 
 __all__ = ["Body", "Lowering", "Site"]
@@ -326,9 +326,7 @@ class Lowering:
         parts = [re.sub(r"\W", "_", p) for p in re.split(r"[/.]", hint) if p] or ["node"]
         parts = [f"{p}_" if iskeyword(p) else p for p in parts]
         base = ".".join(p if not p[:1].isdigit() or len(parts) > 1 else f"_{p}" for p in parts)
-        name, number = base, 1
-        while name in self.taken or self._held(name):
-            name, number = f"{base}_{number}", number + 1
+        name = numbered(base, lambda name: name in self.taken or self._held(name))
         self.taken.add(name)
         return name
 
@@ -357,12 +355,9 @@ class Lowering:
 
     def _free_argument(self, name: str) -> str:
         base = re.sub(r"\W", "_", name.split(":")[0]) or "x"
-        base = f"_{base}" if base[0].isdigit() or keyword.iskeyword(base) or base in ("self", "torch") else base
+        base = f"_{base}" if base[0].isdigit() or iskeyword(base) or base in ("self", "torch") else base
         used = {n.target for n in self.graph.nodes if n.op == "placeholder"}
-        name, number = base, 1
-        while name in used:
-            name, number = f"{base}_{number}", number + 1
-        return name
+        return numbered(base, used.__contains__)
 
     def _prune(self) -> None:
         """Drop the constants that nothing reads any more."""
@@ -418,15 +413,6 @@ def size_tensor(recorder: Recorder, x: Sizes) -> Any:
     source = device_source(*x.items)
     where = {} if source is None else {"device": source.device}
     return recorder.create_proxy("call_function", from_sizes, (list(x.items), x.array.shape, DTYPES[x.element]), where)
-
-
-def schema_version(node: ir.Node, opsets: dict[str, int]) -> int:
-    """The version of the op's schema that the model's opset means; the opset itself for domains ONNX does not know."""
-    opset = node.version if node.version is not None else opsets.get(node.domain, 1)
-    try:
-        return int(onnx.defs.get_schema(node.op_type, opset, node.domain).since_version)
-    except onnx.defs.SchemaError:
-        return opset
 
 
 def find_rule(node: ir.Node, opsets: dict[str, int]) -> registry.Rule | None:

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import onnx
 import onnx_ir as ir
 import torch
 
@@ -18,8 +17,9 @@ from . import layers
 from .initializers import Held, Initializers, Piece, classify, covers, tell_apart
 from .layers.match import Call, Match
 from .moved import Resolved, same_layout, shape_of
-from .naming import LEAVES, Names, anonymous, scope_of, split
+from .naming import LEAVES, Names, anonymous, numbered, scope_of, split
 from .provenance import LAYER, Origin
+from .reading import schema_version
 from .views import put_views
 
 __all__ = ["Modules"]
@@ -77,18 +77,11 @@ class Modules:
             recognise = layers.recogniser(node.domain, node.op_type)
             if recognise is None or node in gone:
                 continue
-            call = recognise(Match(node, self.held, self.origin, self._version(node)))
+            call = recognise(Match(node, self.held, self.origin, schema_version(node, self.model.opset_imports)))
             found = None if call is None else self._resolved(call)
             if call is not None and found is not None and not gone & set(call.nodes):
                 gone |= set(call.nodes)
                 yield call, found
-
-    def _version(self, node: ir.Node) -> int:
-        opset = self.model.opset_imports.get(node.domain, 1)
-        try:
-            return int(onnx.defs.get_schema(node.op_type, opset, node.domain).since_version)
-        except onnx.defs.SchemaError:
-            return int(opset)
 
     def _resolved(self, call: Call) -> Found | None:
         """Where the layer's state lies; None where it is not just moved, or parts of an initializer would be left."""
@@ -209,10 +202,7 @@ class Modules:
 
     def _free(self, path: str) -> str:
         """A path for a module that is not there yet."""
-        found, number = path, 1
-        while found in self.made or not self.names.is_free(found):
-            found, number = f"{path}_{number}", number + 1
-        return found
+        return numbered(path, lambda found: found in self.made or not self.names.is_free(found))
 
     def _own_counters(self, module: torch.nn.Module, path: str) -> None:
         """The buffers that no initializer of the graph says anything of."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import keyword
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from .provenance import LAYER
 
-__all__ = ["LEAVES", "Names", "anonymous", "scope_of", "split"]
+__all__ = ["LEAVES", "Names", "anonymous", "numbered", "scope_of", "split"]
 
 # What exporters call the weights of a layer; any other last part of a name belongs to the layer's own name.
 _LEAVES = """weight bias kernel gamma beta moving_mean moving_variance running_mean running_var mean var embeddings W
@@ -33,6 +34,14 @@ def split(name: str) -> list[str]:
 
 def _legal(part: str) -> str:
     return f"{part}_" if keyword.iskeyword(part) or part in RESERVED else part
+
+
+def numbered(name: str, taken: Callable[[str], bool]) -> str:
+    """The name, or the first of name_1, name_2, ... that is not taken."""
+    found, number = name, 1
+    while taken(found):
+        found, number = f"{name}_{number}", number + 1
+    return found
 
 
 def anonymous(name: str) -> bool:
@@ -101,8 +110,4 @@ class Names:
         for i in range(len(parts) - 1):
             while ".".join(parts[: i + 1]) in self.leaves:
                 parts[i] += "_"  # a parameter has that name
-        base = found = ".".join(parts)
-        number = 1
-        while not self.is_free(found):
-            found, number = f"{base}_{number}", number + 1
-        return self.take(found)
+        return self.take(numbered(".".join(parts), lambda found: not self.is_free(found)))

@@ -20,7 +20,7 @@ from .apart import inferred_apart
 from .inference import inferred
 from .types import UNKNOWN, require_types, type_name
 
-__all__ = ["NOTES", "read"]
+__all__ = ["NOTES", "read", "schema_version"]
 
 NOTES = "isomorph.notes"  # key of Model.meta: what is odd in a file that can still be used, a list of lines
 SMALL = 1024  # elements of the largest initializer that shape inference is shown the values of
@@ -251,3 +251,12 @@ def _lift_constants(model: ir.Model) -> None:
             old.replace_all_uses_with(new)
             graph.remove(node, safe=True)
             graph.register_initializer(new)
+
+
+def schema_version(node: ir.Node, opsets: dict[str, int]) -> int:
+    """The version of the op's schema that the model's opset means; the opset itself for domains ONNX does not know."""
+    opset = node.version if node.version is not None else opsets.get(node.domain, 1)
+    try:
+        return int(onnx.defs.get_schema(node.op_type, opset, node.domain).since_version)
+    except onnx.defs.SchemaError:
+        return opset

@@ -13,7 +13,7 @@ from fractions import Fraction
 
 import numpy as np
 
-__all__ = ["written", "written_all"]
+__all__ = ["shortest", "written", "written_all"]
 
 DIGITS = 6  # a decimal of no more is taken to be what stood there
 DENOMINATOR = 256
@@ -27,10 +27,15 @@ def written(number: float) -> float:
     if not abs(number) < 1e38 or float(single) != number:  # near the end of float32 the decimal may lie beyond it
         return number
     text = np.format_float_scientific(single, unique=True)
-    decimal = float(text)
+    decimal = shortest(number)
     if sum(c.isdigit() for c in text.partition("e")[0].strip("-").rstrip("0")) <= DIGITS or number == int(number):
         return decimal
     return next((c for c in _candidates(number) if np.float32(c) == single), decimal)
+
+
+def shortest(number: float) -> float:
+    """A float32 as the shortest decimal that is the same float32: 1e-05 and not 9.99999974e-06."""
+    return float(np.format_float_scientific(np.float32(number), unique=True))
 
 
 def _candidates(number: float) -> Iterator[float]:

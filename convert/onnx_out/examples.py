@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from isomorph.convert.errors import IsomorphError, UsageError, one_line
+from isomorph.convert.errors import UsageError, one_line
+from isomorph.convert.ir import Sym
 
 from .trace import Input, Traced, answers
 
@@ -115,7 +116,7 @@ def _sizes(
 
 def _array(port: Input, dims: Dims, sizes: Mapping[str, int], seed: int, low: int) -> np.ndarray:
     """Normal values; integers from `low` to 1, which every embedding has: 0 too, unless something divides by it."""
-    shape = tuple(d if isinstance(d, int) else _evaluated(d, sizes) for d in dims)
+    shape = tuple(d if isinstance(d, int) else Sym(d).evaluate(sizes) for d in dims)
     rng = np.random.default_rng(seed)
     if port.dtype == "bool":
         return rng.random(shape) < 0.5
@@ -128,35 +129,6 @@ def _array(port: Input, dims: Dims, sizes: Mapping[str, int], seed: int, low: in
 
         return rng.standard_normal(shape).astype(ml_dtypes.bfloat16)
     return rng.standard_normal(shape).astype(port.dtype)
-
-
-def _evaluated(text: str, sizes: Mapping[str, int]) -> int:
-    """The value of a dim such as "b" or "2*s + 1"."""
-    import ast
-
-    def value(node: ast.AST) -> int:
-        match node:
-            case ast.Expression(body):
-                return value(body)
-            case ast.Constant(int(number)):
-                return number
-            case ast.Name(name):
-                return sizes[name]
-            case ast.BinOp(left, ast.Add(), right):
-                return value(left) + value(right)
-            case ast.BinOp(left, ast.Sub(), right):
-                return value(left) - value(right)
-            case ast.BinOp(left, ast.Mult(), right):
-                return value(left) * value(right)
-            case ast.BinOp(left, ast.FloorDiv(), right):
-                return value(left) // value(right)
-            case ast.BinOp(left, ast.Mod(), right):
-                return value(left) % value(right)
-            case ast.UnaryOp(ast.USub(), operand):
-                return -value(operand)
-        raise IsomorphError(f"dim {text!r} cannot be computed")
-
-    return value(ast.parse(text, mode="eval"))
 
 
 def output_dims(traced: Traced, examples: list[Example]) -> list[Dims]:

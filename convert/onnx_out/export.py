@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from isomorph.convert.errors import UsageError
+from isomorph.convert.whole import whole
 
 __all__ = ["LIMIT", "OnnxExport", "is_large", "write"]
 
@@ -38,27 +36,10 @@ class OnnxExport:
         path = Path(path)
         if path.suffix != ".onnx":
             raise UsageError(f"{path}: the model is written as an .onnx file; give a name that ends in .onnx")
-        if path.is_dir():
-            raise UsageError(f"{path}: is a folder")
-        if not path.parent.is_dir():
-            raise UsageError(f"{path}: the folder {path.parent} does not exist")
         if external_data is False and is_large(self.proto):
             raise UsageError(f"{path}: the model is above 2 GB, which a single file cannot hold")
-        try:
-            folder = tempfile.mkdtemp(prefix=f".{path.stem}-", dir=path.parent)
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
-        try:
-            write(self.proto, Path(folder) / path.name, external_data)
-            data = Path(folder) / f"{path.name}.data"
-            if data.exists():  # first, so that the model file never names data that is not there
-                os.replace(data, path.with_name(data.name))
-            os.replace(Path(folder) / path.name, path)
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(folder)
+        with whole(path) as file:
+            write(self.proto, file, external_data)
 
 
 def write(proto: Any, path: Path, external_data: bool | None = None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from isomorph.convert.errors import UnsupportedError, UsageError
-from isomorph.convert.inputspec import InputSpec, NamedDim, parse_all
+from isomorph.convert.inputspec import FLOATS, InputSpec, NamedDim, parse_all
 from isomorph.convert.weights import numpy_of
 from isomorph.parity.runners.base import About, ModuleTrace, ParameterInfo, PortInfo, Request, Response, Runner, align
 from isomorph.parity.runners.moved import respond_moved
@@ -36,7 +36,6 @@ SIZES = (2, 5, 7, 11, 13, 17, 19, 23)  # of free axes in made-up inputs; none di
 _NUMBERED = re.compile(
     r"(?P<stem>output|Identity|StatefulPartitionedCall|PartitionedCall)(?:_(?P<number>\d+))?(?::(?P<slot>\d+))?"
 )
-FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 @dataclass(frozen=True)

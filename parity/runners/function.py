@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from isomorph.convert.errors import UnsupportedError, UsageError
-from isomorph.convert.inputspec import parse_all
-from isomorph.parity.runners.arrays import FLOATS, ArrayRunner, flatten, inputs_for, plain
+from isomorph.convert.inputspec import FLOATS, parse_all
+from isomorph.parity.runners.arrays import ArrayRunner, flatten, inputs_for, plain
 from isomorph.parity.runners.base import About, PortInfo, Request
 from isomorph.parity.runners.spec import ModelSpec, Opened
 from isomorph.parity.tolerance import Array

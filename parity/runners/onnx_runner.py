@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from isomorph.convert.errors import UnsupportedError, UsageError, one_line
+from isomorph.convert.inputspec import FLOATS
 from isomorph.parity.matching.recorded import from_metadata
-from isomorph.parity.runners.arrays import FLOATS, ArrayRunner, inputs_for, inputs_that_run, nest_of, plain
+from isomorph.parity.runners.arrays import ArrayRunner, inputs_for, inputs_that_run, nest_of, plain
 from isomorph.parity.runners.base import About, ModuleTrace, ParameterInfo, Request
 from isomorph.parity.runners.spec import ModelSpec, Opened
 from isomorph.parity.tolerance import Array

@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from isomorph.convert.errors import UsageError, one_line
-from isomorph.parity.runners.arrays import FLOATS, ArrayRunner, Inputs, inputs_for, inputs_that_run, nest_of, plain
+from isomorph.convert.inputspec import FLOATS
+from isomorph.parity.runners.arrays import ArrayRunner, Inputs, inputs_for, inputs_that_run, nest_of, plain
 from isomorph.parity.runners.base import About, ParameterInfo, PortInfo, Request, Response
 from isomorph.parity.runners.moved import draw_cotangent, respond_moved
 from isomorph.parity.runners.spec import ModelSpec, Opened

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from isomorph.convert.onnx_in import torch_layers
 from isomorph.parity.matching.recorded import from_conversion
 from isomorph.parity.runners.arrays import inputs_for, inputs_that_run
 from isomorph.parity.runners.base import About, PortInfo, Request, Response
@@ -18,7 +19,12 @@ from isomorph.parity.tolerance import Array
 __all__ = ["ConvertedModule", "call_of", "open_torch_conversion"]
 
 # layers of the importer that draw in train mode, and are none of torch.nn
-NOISE = ("GaussianNoise", "GaussianDropout", "SharedDropout", "SharedAlphaDropout")
+NOISE = (
+    torch_layers.GaussianNoise,
+    torch_layers.GaussianDropout,
+    torch_layers.SharedDropout,
+    torch_layers.SharedAlphaDropout,
+)
 
 
 class ConvertedModule(TorchRunner):
@@ -36,7 +42,7 @@ class ConvertedModule(TorchRunner):
         super()._set_mode(training)
         if training and self._quiet:
             for child in self._module.modules():
-                if type(child).__name__ in NOISE:
+                if isinstance(child, NOISE):
                     child.eval()
 
     _quiet = False
@@ -45,7 +51,7 @@ class ConvertedModule(TorchRunner):
         """Module path -> the rate of dropout, or the standard deviation of noise."""
         found = {}
         for name, child in self._module.named_modules():
-            if isinstance(child, torch.nn.modules.dropout._DropoutNd) or type(child).__name__ in NOISE:
+            if isinstance(child, (torch.nn.modules.dropout._DropoutNd, *NOISE)):
                 rate = getattr(child, "p", getattr(child, "stddev", None))
                 if isinstance(rate, int | float):
                     found[name] = float(rate)

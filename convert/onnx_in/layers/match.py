@@ -13,7 +13,7 @@ from ..moved import Moved, constant_tensor
 from ..provenance import LAYER, Origin
 from ..tracing import integers_of, is_zero, trace
 
-__all__ = ["Call", "Match", "shortest"]
+__all__ = ["Call", "Match"]
 
 
 @dataclass(eq=False)
@@ -132,8 +132,3 @@ class Match:
         if len(block) > rank or rank > len(value.shape) or found.shape != (1,) * (rank - len(block)) + block:
             return None
         return user, found.reshape(*block)
-
-
-def shortest(number: float) -> float:
-    """A float32 of the file as the shortest decimal that is the same float32: 1e-05 and not 9.99999974e-06."""
-    return float(np.format_float_positional(np.float32(number), unique=True))

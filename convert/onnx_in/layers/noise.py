@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from .. import torch_layers
+from ..written import shortest
 from . import layer
-from .match import Call, Match, shortest
+from .match import Call, Match
 
 
 @layer("Dropout")

@@ -11,8 +11,9 @@ import onnx_ir as ir
 import torch
 
 from .. import torch_layers
+from ..written import shortest
 from . import layer
-from .match import Call, Match, shortest
+from .match import Call, Match
 
 UNBIASED = {2: torch.nn.BatchNorm1d, 3: torch.nn.BatchNorm1d, 4: torch.nn.BatchNorm2d, 5: torch.nn.BatchNorm3d}
 POPULATION = {

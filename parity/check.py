@@ -37,6 +37,8 @@ def check(
     python: str | None = None,
     database: str | None = None,
     explain: bool = True,
+    steps: int | None = None,
+    profile: bool = False,
     report: Report | None = None,
 ) -> Verdict:
     """Compare two models: outputs, gradients of every float input and every trainable parameter, buffers, training.
@@ -64,14 +66,16 @@ def check(
         device: "cpu", "cuda" or "cuda:N", of both models. backend, python: Keras' backend and the interpreter of the
             converted model, which then runs in a worker process.
         database: folder of hypothesis' example database, in which a failure is kept and replayed first; None for none.
-        explain: whether a failure is shrunk and located. report: told of progress.
+        explain: whether a failure is shrunk and located. steps: of each optimizer, 0 for none; None for the level's.
+        profile: whether the error of every module is measured on one example (`Verdict.modules`), also where the models
+            are the same. report: told of progress.
 
     Raises:
         UsageError: an argument is not one of the above, a model cannot be opened, or no example can be made.
     """
     settings = Settings(
         modes if isinstance(modes, str) else tuple(modes),  # type: ignore[arg-type]  # a text is refused there
-        level, examples, backward, seed, dtype, strict, budget, tolerances or {}, database, explain,
+        level, examples, backward, seed, dtype, strict, budget, tolerances or {}, database, explain, steps, profile,
     )  # fmt: skip
     texts, example = _given(inputs)
     original, converted = (os.fspath(m) if isinstance(m, os.PathLike) else m for m in (original, converted))
@@ -98,7 +102,7 @@ def examine(original: ModelSpec, converted: ModelSpec, settings: Settings, repor
     exam = Exam(settings, ledger, report)
     pair = None
     try:
-        pair = prepare(original, converted, settings, ledger, exam.coverage)
+        pair = prepare(original, converted, settings, ledger, exam.coverage, exam.begin)
         if pair is None:
             return exam.verdict("FAIL", "the inputs of the two models do not correspond")
         return exam.run(pair)

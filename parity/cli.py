@@ -2,6 +2,9 @@
 
     isomorph convert SOURCE --to keras -o model.keras
     isomorph check A B
+    isomorph gate [FILE]
+    isomorph gate verify VERDICT MODEL
+    isomorph report RECORD
     isomorph routes
     isomorph ops [SOURCE]
     isomorph doctor
@@ -25,6 +28,8 @@ from typing import Any, NoReturn
 from isomorph.convert.errors import IsomorphError, UsageError, first_line
 
 from .console import TRACEBACK, Console, console, debugging
+from .gate.options import VERIFY, add_gate
+from .report.options import add_report, add_report_options
 
 COMMANDS = {
     "convert": ".cli_convert",
@@ -32,6 +37,9 @@ COMMANDS = {
     "ops": ".cli_ops",
     "routes": ".cli_routes",
     "doctor": ".doctor",
+    "gate": ".cli_gate",
+    "gate verify": ".gate.verify",
+    "report": ".cli_report",
 }
 EXIT_CODES = """exit codes:
   0  converted, and the same model        3  an op is not supported
@@ -130,6 +138,8 @@ def parser() -> argparse.ArgumentParser:
     _add_json(convert)
 
     _add_check(commands)
+    add_gate(commands)
+    add_report(commands)
 
     ops = commands.add_parser(
         "ops",
@@ -181,6 +191,7 @@ def _add_check(commands: Any) -> None:
     check.add_argument("--level", choices=["quick", "full", "thorough"], default="full",
                        help="3, 24 or 200 examples; quick leaves out whole stages (default: full)")  # fmt: skip
     check.add_argument("--examples", type=_count, metavar="N", help="in eval mode; a third of it in train mode")
+    check.add_argument("--steps", type=_whole, metavar="N", help="of each optimizer, 0 for none (default: the level's)")
     check.add_argument("--budget", type=_seconds, metavar="SECONDS", help="start nothing new after so long")
     check.add_argument("--mode", choices=["both", "eval", "train"], default="both", help="(default: both)")
     check.add_argument("--no-backward", action="store_true", help="compare outputs and buffers only")
@@ -200,8 +211,10 @@ def _add_check(commands: Any) -> None:
     check.add_argument("--memory", type=_gigabytes, metavar="GB", help="address space of a worker process")
     check.add_argument("--database", type=Path, metavar="DIR",
                        help="keep failing examples there, replay them first (default: isomorph's cache)")  # fmt: skip
+    check.add_argument("--modules", action="store_true", help="measure the error of every module on one example")
     check.add_argument("--reproduce", type=Path, metavar="DIR", help="on a failure, write a pytest folder")
     check.add_argument("--json", metavar="FILE", help="write the verdict there as JSON; - for stdout")
+    add_report_options(check)
     check.add_argument("-q", "--quiet", action="store_true", help="print the verdict line only")
 
 
@@ -216,7 +229,7 @@ def _add_source_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--seed",
-        type=_seed,
+        type=_whole,
         default=0,
         metavar="N",
         help="of example inputs, random weights and the verification (default: 0)",
@@ -227,7 +240,7 @@ def _add_json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print one JSON document on stdout")
 
 
-def _seed(text: str) -> int:
+def _whole(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) >= 2**63:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
     return int(text)
@@ -261,10 +274,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own) and return the exit code; never raises but SystemExit
     for --help."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:2] == VERIFY.split():
+        arguments[:2] = [VERIFY]
     # Known before the arguments are parsed: also what is wrong with them is told in JSON then.
     in_json = _wants_json(arguments)
     try:
         options = parser().parse_args(arguments)
+        options.arguments = tuple(arguments)  # as they can be given again
         if options.version:
             import isomorph
 
@@ -287,8 +303,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:
-    """Whether stdout is to be one JSON document: `--json`, or `check --json -`."""
-    if arguments[:1] != ["check"]:
+    """Whether stdout is to be one JSON document: `--json`, or `check --json -`, `gate --json -`."""
+    if arguments[:1] not in (["check"], ["gate"]):
         return "--json" in arguments
     return "--json=-" in arguments or ("--json", "-") in pairwise(arguments)
 

@@ -4,39 +4,49 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from isomorph.convert.errors import UsageError
 from isomorph.convert.inputspec import parse_all
 
+from . import cli_report
 from .cli import error_document
 from .cli_convert import check_output, write_text
 from .console import Console, json_text
 from .progress import Counter
+from .report.of_check import record_of_check, record_of_error
 from .runners.spec import ModelSpec
 from .settings import Settings
+from .verdict import Verdict
 
 GIGABYTE = 10**9
 
 
 def run(options: argparse.Namespace, streams: Console) -> int:
-    """Compare as the options say and return the exit code. An error is raised, after --json FILE says it."""
+    """Compare as the options say and return the exit code. An error is raised, after --json and --report say it."""
     file = Path(options.json) if options.json not in (None, "-") else None
     if file is not None:
         check_output(file, "--json")
     if options.reproduce is not None and options.reproduce.exists():
         raise UsageError(f"--reproduce {options.reproduce}: exists already; name a folder that does not")
+    cli_report.check_paths(options.report, options.tensorboard)
+    since = time.perf_counter()
     try:
         original, converted, settings = specs(options)
-        document, text = _check(options, original, converted, settings, streams)
+        verdict = _check(options, original, converted, settings, streams)
     except (Exception, KeyboardInterrupt) as error:
+        failure = error_document(error)
         if file is not None:
-            failure = error_document(error)
             head = {"status": failure["status"], "exit_code": failure["exit_code"]}
             write_text(file, json_text({**head, "error": failure}))
+        if _reported(options):
+            said = record_of_error(failure, options.original, options.converted, options.arguments, _since(since))
+            cli_report.write(said, options.report, options.tensorboard, streams)
         raise
+    document = {**verdict.to_dict(), "exit_code": verdict.exit_code, "summary": verdict.summary(),
+                "original": str(original.target), "converted": str(converted.target)}  # fmt: skip
     if file is not None:
         write_text(file, json_text(document))
     if options.json == "-":
@@ -44,8 +54,21 @@ def run(options: argparse.Namespace, streams: Console) -> int:
     elif options.quiet:
         streams.line(document["summary"].splitlines()[0])
     else:
-        streams.table(text)
-    return int(document["exit_code"])
+        from .report.terminal import verdict_page
+
+        streams.table(verdict_page(verdict, str(original.target), str(converted.target)))
+    if _reported(options):
+        record = record_of_check(verdict, original, converted, settings, options.arguments, _since(since))
+        cli_report.write(record, options.report, options.tensorboard, streams)
+    return verdict.exit_code
+
+
+def _reported(options: argparse.Namespace) -> bool:
+    return bool(options.report) or options.tensorboard is not None
+
+
+def _since(moment: float) -> float:
+    return round(time.perf_counter() - moment, 3)
 
 
 def specs(options: argparse.Namespace) -> tuple[ModelSpec, ModelSpec, Settings]:
@@ -55,6 +78,7 @@ def specs(options: argparse.Namespace) -> tuple[ModelSpec, ModelSpec, Settings]:
     settings = Settings(
         modes, options.level, options.examples, not options.no_backward, options.seed, options.dtype, options.strict,
         options.budget, _tolerances(options.tolerance), str(options.database or cache() / "examples"),
+        steps=options.steps, profile=options.modules or _reported(options),
     )  # fmt: skip
     memory = None if options.memory is None else int(options.memory * GIGABYTE)
     both = ModelSpec(
@@ -73,12 +97,11 @@ def specs(options: argparse.Namespace) -> tuple[ModelSpec, ModelSpec, Settings]:
 
 def _check(
     options: argparse.Namespace, original: ModelSpec, converted: ModelSpec, settings: Settings, streams: Console
-) -> tuple[dict[str, Any], Any]:
+) -> Verdict:
     show = not options.quiet and options.json != "-"
     with Counter(streams.err, show) as count:
         count("start", 0, 0)
         from .check import examine
-        from .report.terminal import verdict_page
 
         verdict = examine(original, converted, settings, count)
         if options.reproduce is not None and verdict.status == "FAIL":
@@ -86,9 +109,7 @@ def _check(
 
             folder = reproduce(verdict, original, converted, options.reproduce)
             verdict = replace(verdict, artifacts={**verdict.artifacts, "reproducer": str(folder)})
-    document = {**verdict.to_dict(), "exit_code": verdict.exit_code, "summary": verdict.summary(),
-                "original": str(original.target), "converted": str(converted.target)}  # fmt: skip
-    return document, verdict_page(verdict, str(original.target), str(converted.target))
+    return verdict
 
 
 def _tolerances(texts: list[str]) -> dict[str, float]:

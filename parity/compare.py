@@ -7,12 +7,13 @@ A finding says how one array of the converted model (`got`) stands to the origin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from isomorph.parity import tolerance as yardstick
+from isomorph.parity.spread import Spread, spread_of
 from isomorph.parity.tolerance import Array
 
 __all__ = ["AGREES", "Finding", "canonical", "compare_precision", "compare_signature", "compare_structure"]
@@ -27,7 +28,9 @@ STEADY = 2.0**-6  # what a rounding error of inputs, parameters and intermediate
 @dataclass(frozen=True)
 class Finding:
     """The outcome for one array. Numbers describe the worst element; `relative` is the largest error over the scale and
-    `allowed` the tolerance there over the scale. `ratio`: rms error in units of the original's own."""
+    `allowed` the tolerance there over the scale. `ratio`: rms error in units of the original's own. `floor`: the
+    original's own largest error over the scale: against float64, or what rounding in float64 does to it; None where it
+    was not measured. `spread`: of the errors over the elements, None where they are no floats."""
 
     outcome: str
     message: str = ""
@@ -43,6 +46,8 @@ class Finding:
     allowed: float = 0.0
     ratio: float | None = None
     certain: bool = False  # needs no second example, also at working precision
+    floor: float | None = None
+    spread: Spread | None = field(default=None, repr=False, compare=False)
 
     @property
     def agrees(self) -> bool:
@@ -89,7 +94,7 @@ def compare_structure(
     if special.all():
         return Finding("vacuous", "no finite element", elements=ref.size)
     allowed = yardstick.structure_tolerance(ref, slope, floor)
-    finding = _measure(ref, new, allowed, special)
+    finding = _measure(ref, new, allowed, special, None if slope is None else yardstick.EPS64 * slope)
     # the floor is left out: what is zero in the original is conclusive, and no scale makes a floor small beside it
     conclusive = slope is None or yardstick.is_conclusive(ref, yardstick.structure_tolerance(ref, slope))
     if not finding.failing:
@@ -145,7 +150,7 @@ def compare_precision(
     allowed = yardstick.precision_tolerance(safe, (own_error, *neighbours), dtype, slope, coarse)
     if float(np.max(np.abs(safe))) <= floor:  # zero up to rounding, which is coarser at working precision
         allowed = allowed + floor * yardstick.ULP[dtype] / yardstick.EPS64
-    finding = _measure(ref, new, allowed, special)
+    finding = _measure(ref, new, allowed, special, own_error, both=True)
     unit = max(yardstick.rms(own_error), yardstick.ULP[dtype] * yardstick.rms(safe) * 0.25, yardstick.TINY)
     error = np.where(special, 0.0, yardstick.movement(ref, new))
     finding = replace(finding, ratio=yardstick.rms(error) / unit)
@@ -214,17 +219,23 @@ def _nonfinite(ref: Array, new: Array) -> Finding:
     )  # fmt: skip
 
 
-def _measure(ref: Array, new: Array, allowed: Array, special: Array) -> Finding:
-    """The numbers of a comparison of finite elements; `failing` counts those beyond `allowed`."""
+def _measure(
+    ref: Array, new: Array, allowed: Array, special: Array, noise: Array | None = None, both: bool = False
+) -> Finding:
+    """The numbers of a comparison of finite elements; `failing` counts those beyond `allowed`. noise: the original's
+    own error. both: its spread is wanted, too."""
     error = np.where(special, 0.0, yardstick.movement(ref, new))
     error = np.where(~special & ~np.isfinite(new), np.inf, error)  # a finite reference met by NaN or infinity
     scale = np.maximum(yardstick.scale_of(ref), 1e-300)
     with np.errstate(all="ignore"):
         excess = np.where(special, 0.0, error / np.maximum(allowed, 1e-300))
+        relative = error / scale
+        own = None if noise is None else np.where(special, 0.0, noise / scale)
     at = np.unravel_index(int(np.argmax(excess)), ref.shape)
     return Finding(
         "equal", error=float(error[at]), tolerance=float(allowed[at]), scale=float(scale[at]),
         position=tuple(int(i) for i in at), expected=float(ref[at]), got=float(new[at]),
         failing=int(np.sum((error > allowed) & ~special)), elements=ref.size,
-        relative=float(np.max(error / scale)), allowed=float(allowed[at] / scale[at]),
+        relative=float(np.max(relative)), allowed=float(allowed[at] / scale[at]),
+        floor=None if own is None else float(np.max(own)), spread=spread_of(relative, own if both else None, special),
     )  # fmt: skip

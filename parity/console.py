@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 TRACEBACK = "ISOMORPH_TRACEBACK"
 # Read by the frameworks when they are imported; what the user has set stays.
-_ENVIRONMENT = {
+QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "GRPC_VERBOSITY": "ERROR",
     "GLOG_minloglevel": "3",
@@ -87,7 +87,7 @@ def _strict(value: Any) -> Any:
 @contextlib.contextmanager
 def console() -> Iterator[Console]:
     """A Console; inside, everything else that writes to stdout or stderr is silent. Nests no second time."""
-    for name, value in _ENVIRONMENT.items():
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if debugging():
         yield Console(sys.stdout, sys.stderr)

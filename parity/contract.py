@@ -8,7 +8,7 @@ leaves free) and what the user declares with `--input`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -41,19 +41,25 @@ NOMINAL = frozenset({"torch", "function"})  # formats whose axes are known from 
 
 
 def prepare(
-    original: ModelSpec, converted: ModelSpec, settings: Settings, ledger: Ledger, coverage: dict[str, Any]
+    original: ModelSpec,
+    converted: ModelSpec,
+    settings: Settings,
+    ledger: Ledger,
+    coverage: dict[str, Any],
+    begin: Callable[[str], None] = lambda stage: None,
 ) -> Pair | None:
     """Open both models and find how they correspond; None, with a mismatch in the ledger, if their inputs do not.
 
     The example comes from the specs, else from a conversion's own, else the original's own, else from the inputs that
     the second model declares.
     The original is the yardstick, unless only the second one has float64, or can be measured better
-    (`_measures_better`): then the two change places, in the original's names.
+    (`_measures_better`): then the two change places, in the original's names. begin: told what is done now.
 
     Raises:
         UsageError: a model cannot be opened, or no example can be made. WorkerError: a worker process died.
     """
     with contextlib.ExitStack() as opened:
+        begin("opening")
         other = _on_its_own(converted)
         if other is not None:
             opened.callback(other.runner.close)
@@ -66,6 +72,7 @@ def prepare(
         second = other or _told(replace(converted, inputs=converted.inputs or original.inputs), given, first.example)
         opened.callback(second.runner.close)
         second = replace(second, recorded=converted.recorded or second.recorded)
+        begin("correspondence")
         pair = _pair(first, second, settings, ledger, coverage)
         if pair is not None:
             opened.pop_all()  # they stay open for as long as the pair is used

@@ -24,11 +24,13 @@ from typing import Any, cast
 
 import numpy as np
 
+from isomorph.parity.clock import Clock
 from isomorph.parity.compare import AGREES
 from isomorph.parity.covered import covered_by, covered_of, modules_that_ran, not_checked
 from isomorph.parity.drawing import engine, strategies
 from isomorph.parity.environment import environment
 from isomorph.parity.explaining.explain import Explanation, Found, explain
+from isomorph.parity.explaining.profile import profile_modules
 from isomorph.parity.judging.determinism import judge_determinism
 from isomorph.parity.judging.law import judge_dropout
 from isomorph.parity.judging.metamorphic import judge_relations
@@ -43,7 +45,7 @@ from isomorph.parity.runners.spec import WorkerError
 from isomorph.parity.settings import Settings
 from isomorph.parity.signature import check_signature
 from isomorph.parity.stages import Example, compare_at_precision, compare_in_float64
-from isomorph.parity.verdict import Case, Status, Verdict
+from isomorph.parity.verdict import Case, ModuleProfile, Status, Verdict
 
 __all__ = ["Exam", "Report"]
 
@@ -71,10 +73,18 @@ class Exam:
         self.probe: Example | None = None  # a conclusive example that the self-test can use again,
         self.probed: Outcomes = {}  # and its outcomes
         self.pair: Pair | None = None
-        self.start = time.perf_counter()
+        self.clock = Clock()
         self.deadline = None if settings.budget is None else time.monotonic() + settings.budget
-        self._report = report or (lambda stage, done, total: None)
+        self._tell = report or (lambda stage, done, total: None)
         self._absent: dict[str, Any] = {}
+
+    def begin(self, stage: str) -> None:
+        """What follows is this stage: told, and timed."""
+        self._report(stage, 0, 0)
+
+    def _report(self, stage: str, done: int, total: int) -> None:
+        self.clock.start(stage)
+        self._tell(stage, done, total)
 
     # ------------------------------------------------------------------------------------------------ the stages
     def run(self, pair: Pair) -> Verdict:
@@ -83,11 +93,13 @@ class Exam:
         self._exact = pair.original64 is not None and pair.converted64 is not None
         self._quantised = budgeted(pair)
         modes = self._modes(pair)
+        self.begin("signature")
         self._signature(pair)
         if self.settings.how.rest:
             self._stage("determinism", judge_determinism)
         for mode in modes:
             self._explore(pair, mode)
+        self.begin("modules")
         self.coverage["modules"] = modules_that_ran(pair, self.cases)
         if self._quantised:
             self._stage("the stated budget", judge_budget)
@@ -111,7 +123,7 @@ class Exam:
             self._explain(pair)
         else:
             self._bite(pair)
-        return self._conclude()
+        return self._profiled(pair, self._conclude())
 
     def _modes(self, pair: Pair) -> list[str]:
         """The modes that were asked for and that both models have."""
@@ -149,7 +161,7 @@ class Exam:
         if self._late():
             self._not_checked(name, self._spent)
             return
-        self._report(name, 0, 0)
+        self.begin(name)
         judge(self.pair, self.ledger, self.coverage)
 
     # ------------------------------------------------------------------------------------------------ exploration
@@ -163,7 +175,7 @@ class Exam:
             return self._judge(pair, mode, case, self.ledger)
 
         def confirm(case: Case) -> engine.Failure | None:
-            self._report(f"{mode} mode, shrinking", 0, 0)
+            self.begin(f"{mode} mode, shrinking")
             return self._judge(pair, mode, case, None)
 
         wanted = self.settings.explain and self.found is None
@@ -272,7 +284,7 @@ class Exam:
             for mode in modes:
                 drawn = strategies.plan(pair.contract, RANDOMISED[mode], self.settings.seed + 1, mode, shapes=1)
                 for case in drawn:
-                    self._report("randomised weights", 0, 0)
+                    self.begin("randomised weights")
                     example = moved.example(mode, replace(case, weights="randomised"))
                     if example is not None:
                         self.cases.append({"mode": mode, "case": example.case})
@@ -291,7 +303,7 @@ class Exam:
         evidence = self.ledger.evidence("parameter gradient")
         held = converted.state()
         tested = [name for name, seen in evidence.items() if "equal" in seen and name in held]
-        self._report("self-test", 0, 0)
+        self.begin("self-test")
         rounded = self.ledger.rounded
         self.teeth = bite(converted, self._exact, self.probe, self.probed, tested, self.settings.seed, rounded=rounded)
         if self.teeth and self.teeth[0]["caught"] and self.teeth[0]["relative_size"] > BITE:
@@ -302,13 +314,38 @@ class Exam:
     def _explain(self, pair: Pair) -> None:
         if not self.settings.explain or self.explanation is not None:
             return
-        self._report("explaining", 0, 0)
+        self.begin("explaining")
         try:
             self.explanation = explain(pair, self._exact, self.found, self.ledger, self.settings, self.deadline)
         except WorkerError:
             raise
         except Exception as error:  # an explanation that fails must not hide the mismatch it was to explain
             self._not_checked("explanation", line_of(error))
+
+    def _profiled(self, pair: Pair, verdict: Verdict) -> Verdict:
+        """The verdict with the error of each module, where that is wanted and can be had; it changes nothing else."""
+        if not self.settings.profile or not self.cases:
+            return verdict
+        modules: tuple[ModuleProfile, ...] = ()
+        if self._late():
+            self._not_checked("the errors of the modules", self._spent)
+        else:
+            self.begin("module profile")
+            try:
+                modules, note = profile_modules(pair, self.probe, verdict.status == "FAIL")
+                if note:
+                    self._not_checked("the errors of the modules", note)
+            except Exception as error:  # also a worker that died: the verdict was reached without it
+                self._not_checked("the errors of the modules", line_of(error))
+        return replace(verdict, modules=modules, coverage={**verdict.coverage, **self._account()})
+
+    def _account(self) -> dict[str, Any]:
+        """What is known at the end alone."""
+        left = self.ledger.book.left_out
+        return {
+            "not_checked": self.coverage.get("not_checked", []), "timings": self.clock.table(),
+            "seconds": round(self.clock.total, 3), **({"evidence_left_out": left} if left else {}),
+        }  # fmt: skip
 
     def _conclude(self) -> Verdict:
         if self.ledger.mismatches:
@@ -336,10 +373,8 @@ class Exam:
         self.ledger.settle()
         pair, settings = self.pair, self.settings
         self.coverage |= {
-            "reason": reason, "level": settings.level, "dtype": settings.dtype, "teeth": self.teeth,
-            "seconds": round(time.perf_counter() - self.start, 3),
+            "reason": reason, "level": settings.level, "dtype": settings.dtype, "teeth": self.teeth, **self._account(),
         }  # fmt: skip
-        self.coverage.setdefault("not_checked", [])
         self.coverage |= covered_by(self.ledger, self.cases, sorted(self._absent))
         if pair is not None:
             self.coverage |= covered_of(pair, self.ledger)
@@ -348,6 +383,7 @@ class Exam:
         return Verdict(
             status, self.ledger.checks, self.ledger.mismatches, self.coverage, settings.seed, about,
             counterexample=found.counterexample if found else None, located=found.located if found else (),
+            evidence=self.ledger.book.evidence(), distributions=self.ledger.book.distributions(),
         )  # fmt: skip
 
     # ------------------------------------------------------------------------------------------------ small things

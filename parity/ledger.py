@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from isomorph.parity.compare import Finding
+from isomorph.parity.evidence import Book
 from isomorph.parity.verdict import Case, Check, Mismatch
 
 __all__ = ["Ledger"]
@@ -56,11 +57,13 @@ class Ledger:
 
     strict: whether kinks and leaks are mismatches; otherwise they are warnings. rounded: leaks are warnings in any
     case: the float64 twin of one model has its constants as they were written, that of the other as float32 holds them.
+    book: the figures of every array.
     """
 
     def __init__(self, strict: bool = True, rounded: bool = False) -> None:
         self.warnings: list[str] = []
         self.strict, self.rounded = strict, rounded
+        self.book = Book()
         self.kinds: dict[str, int] = {}  # how often something was excused, by kind
         self._tallies: dict[tuple[str, str, str, str], _Tally] = {}
         self._mismatches: dict[tuple[str, str, str, str, str], Mismatch] = {}
@@ -82,6 +85,7 @@ class Ledger:
     def record(self, stage: str, quantity: str, name: str, mode: str, dtype: str, case: Case, finding: Finding) -> None:
         """Count a finding; in the precision stage a difference is a vote, elsewhere it is a mismatch at once."""
         self._tallies.setdefault((stage, quantity, mode, dtype), _Tally()).add(name, finding)
+        self.book.add(stage, quantity, name, mode, dtype, finding)
         self._evidence.setdefault((quantity, name), set()).add(finding.outcome if finding.agrees else "failed")
         sure = finding.certain or finding.outcome in ("dtype", "shape", "integer")
         if stage == "precision" and not sure:

@@ -131,7 +131,9 @@ class Counterexample:
     """The smallest example found on which the two models differ.
 
     kind, quantity, name, mode: of the mismatch it shows. case: what was drawn. inputs: name -> {shape, dtype, nonzero,
-    values}; values are a flat list where there are at most 64, else None. shrunk: whether the values were simplified
+    values, min, max, mean, preview}; values are a flat list where there are at most 64, else None; min, max and mean
+    are of the finite elements, None where there are none; preview is a picture of what looks like an image, else None
+    (`explaining.summary.preview`). shrunk: whether the values were simplified
     after the draw, so that the case alone does not give them. runs: how many runs shrinking took. arrays: the inputs
     themselves (numpy, the original's names and axis order); not part of `to_dict`. arrays_of_cotangents: likewise, one
     per output or None.
@@ -187,9 +189,15 @@ class Evidence:
     """How far apart one array was, over all examples of one stage, mode and dtype.
 
     quantity, name: as of a `Mismatch`. module: dotted path of the original's module that owns it, "" for inputs and
-    outputs. compared: how many arrays; equal, failed, inconclusive, vacuous: as of a `Check`. error, tolerance:
-    of the worst one, relative to its scale. floor: the original's own error there against float64, same unit; in the
-    structure stage what rounding in float64 does to the original; None where it was not measured.
+    outputs. compared: how many arrays; equal, failed, inconclusive, vacuous: as of a `Check`. error, tolerance: of the
+    worst example (by their ratio), relative to scale, which is each element's magnitude or the root mean square of the
+    array, whichever is larger. Of a quantised artifact both are root mean squares. floor: the original's own largest
+    error in that example, same unit: against float64; in the structure stage what rounding in float64 does to the
+    original; None where it was not measured, which in the structure stage it is only where the smallest tolerance was
+    exceeded. ratio: as of a `Check`, the median over examples.
+
+    In the precision stage a difference in one example is a vote and no mismatch: `error` may exceed `tolerance` in a
+    model that passes, and `failed` says in how many examples it does.
     """
 
     stage: str
@@ -206,15 +214,19 @@ class Evidence:
     error: float = 0.0
     tolerance: float = 0.0
     floor: float | None = None
+    ratio: float | None = None
 
 
 @dataclass(frozen=True)
 class ModuleProfile:
-    """One module of the original on one example, in execution order. path: dotted, "" for the model itself. kind: its
-    class. counterpart: its name in the converted model, "" where none was found. forward: error of its output in the
-    converted model's own dtype against float64, relative to its scale; gradient: likewise of the gradient that arrives
-    at its output. forward_floor, gradient_floor: the original's own error there, the noise floor. None: not measured.
-    parameters: names of those it owns itself."""
+    """One module of the original on one example in eval mode, in order of completion (a module after its parts).
+
+    path: dotted, "" for the model itself. kind: its class. counterpart: its name in the converted model, "" where none
+    was found, and of the model itself. forward: the largest error of its outputs, over all its calls, in the converted
+    model's own dtype against float64, relative to scale (as of `Evidence`); gradient: likewise of the gradient that
+    arrives at its outputs. forward_floor, gradient_floor: the original's own error there, the noise floor. None: not
+    measured. parameters: names of those it owns itself.
+    """
 
     path: str
     kind: str
@@ -228,9 +240,13 @@ class ModuleProfile:
 
 @dataclass(frozen=True)
 class Distribution:
-    """How the errors of one stage and quantity are distributed over elements. edges: of the bins, log10 of the error
-    relative to the array's scale; counts: elements per bin; floor: likewise of the original's own error, or empty.
-    exact: elements without any error, which no logarithm holds."""
+    """How the errors of one stage and quantity are distributed over elements, over all examples and modes.
+
+    edges: of the bins, log10 of the error relative to scale (as of `Evidence`); counts: elements per bin, the first and
+    the last of which hold also what lies beyond. exact: elements without any error, which no logarithm holds. floor,
+    floor_exact: likewise of the original's own error against float64; empty and 0 where it was not measured. Arrays
+    that were vacuous, inconclusive or no floats are left out.
+    """
 
     stage: str
     quantity: str
@@ -239,6 +255,7 @@ class Distribution:
     counts: tuple[int, ...]
     floor: tuple[int, ...] = ()
     exact: int = 0
+    floor_exact: int = 0
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from isomorph.parity.drawing.engine import minimal
 from isomorph.parity.drawing.shrink import shrink_arrays
 from isomorph.parity.explaining.locate import locate
+from isomorph.parity.explaining.summary import summary
 from isomorph.parity.ledger import Ledger
 from isomorph.parity.pair import Pair
 from isomorph.parity.runners.spec import WorkerError
@@ -20,8 +20,6 @@ from isomorph.parity.tolerance import Array
 from isomorph.parity.verdict import Case, Counterexample, Located
 
 __all__ = ["Explanation", "Found", "explain"]
-
-SHOWN = 64  # elements of an input that a verdict lists
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def explain(
         arrays, runs = shrink_arrays(arrays, fails, settings.how.shrink, specs=specs, deadline=deadline)
         example = pair.ask(mode, case, arrays, pair.backward) or example
     counterexample = Counterexample(
-        *found.key, mode, example.case, dict(zip(names, map(_summary, arrays), strict=True)),
+        *found.key, mode, example.case, dict(zip(names, map(summary, arrays), strict=True)),
         shrunk=not all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(arrays, drawn, strict=True)),
         runs=found.runs + runs, arrays=arrays, cotangents=example.request.cotangents or (),
     )  # fmt: skip
@@ -131,14 +129,3 @@ def _fails(pair: Pair, exact: bool, example: Example, key: tuple[str, str, str])
     except Exception:
         return kind == "raised"
     return outcomes.get((quantity, name)) == kind
-
-
-def _summary(array: Array) -> dict[str, Any]:
-    """Shape, dtype, how many elements are not zero, and the elements where they are few."""
-    flat = np.ravel(array)
-    return {
-        "shape": list(array.shape),
-        "dtype": str(array.dtype),
-        "nonzero": int(np.count_nonzero(flat)),
-        "values": flat.tolist() if flat.size <= SHOWN else None,
-    }

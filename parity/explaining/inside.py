@@ -55,7 +55,7 @@ class Inside:
         self.note = "" if self.there else NOTHING
         self.expected: Response = example.reference if exact else example.response
         self.got: Response = converted.respond(self.request)
-        self._places = counterparts(self.flow, self.there)
+        self._places = counterparts(self.flow.calls, self.there)
         self._leaks = self._rounds_inside()
         self._tried = 0
 

@@ -14,10 +14,11 @@ import numpy as np
 from isomorph.parity.compare import canonical
 from isomorph.parity.tolerance import Array, rms, scale_of
 
-__all__ = ["Hit", "Shelf", "arranged", "laid_out", "placements"]
+__all__ = ["Hit", "Shelf", "arranged", "laid_out", "placed", "placements"]
 
 AXES = 6  # axes longer than 1 of which every order is tried
 WORK = 2e8  # element comparisons that one search for the nearest array may cost
+SAMPLE = 4096  # elements by which the order of axes is told
 LIKE = 0.5  # correlation from which two arrays are taken for the same quantity
 
 
@@ -73,13 +74,13 @@ class Shelf:
                     return _hit(ref, item, order, 1.0)
         return None
 
-    def nearest(self, array: Array, without: frozenset[int] = frozenset()) -> Hit | None:
+    def nearest(self, array: Array, without: frozenset[int] = frozenset(), work: float = WORK) -> Hit | None:
         """The array that is most like this one; None where there is none of its size, or they are too many to search.
-        without: labels to leave out."""
+        without: labels to leave out. work: element comparisons that it may cost."""
         ref = _plain(array)
         items = [i for i in self._items.get(ref.size, ()) if i.label not in without]
         order_list = list(orders(ref.shape))
-        if not items or len(items) * len(order_list) * ref.size > WORK:
+        if not items or len(items) * len(order_list) * ref.size > work:
             return None
         best: tuple[tuple[bool, float], float, _Item, tuple[int, ...]] | None = None
         for order in order_list:
@@ -130,6 +131,21 @@ def arranged(array: Array, like: Array) -> Array | None:
     shelf.add(0, array)
     hit = shelf.nearest(like)
     return None if hit is None else hit.array
+
+
+def placed(array: Array, like: Array) -> Array | None:
+    """As `arranged`, judged by at most `SAMPLE` elements: for arrays that are known to be the same quantity."""
+    ref, flat = _plain(like), _flat(array)
+    if ref.size != flat.size:
+        return None
+    at = np.arange(0, ref.size, max(1, ref.size // SAMPLE) | 1)  # odd: no multiple of an axis, as a rule
+
+    def apart(order: tuple[int, ...]) -> float:
+        view = ref.transpose(order)
+        return rms(_apart(view[np.unravel_index(at, view.shape)], flat[at]))
+
+    order = min(orders(ref.shape), key=apart) if ref.ndim else ()
+    return np.asarray(flat.reshape([ref.shape[axis] for axis in order]).transpose(np.argsort(order).astype(int)))
 
 
 def laid_out(array: Array, like: Array) -> Array | None:

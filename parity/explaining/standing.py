@@ -11,7 +11,6 @@ import numpy as np
 
 from isomorph.parity.compare import canonical
 from isomorph.parity.explaining.fault import alike
-from isomorph.parity.explaining.flow import Flow
 from isomorph.parity.explaining.shelf import LIKE, Hit, Shelf, arranged, placements
 from isomorph.parity.runners.base import ModuleTrace
 from isomorph.parity.tolerance import Array, rms
@@ -26,9 +25,9 @@ def is_operation(call: ModuleTrace) -> bool:
     return bool(getattr(call, "function", False))
 
 
-def counterparts(flow: Flow, there: Sequence[ModuleTrace]) -> dict[int, int]:
-    """Module call of the original -> call in the other trace that has its path, where the converted model keeps the
-    original's module paths. The number of the call in the run is respected."""
+def counterparts(here: Sequence[ModuleTrace], there: Sequence[ModuleTrace]) -> dict[int, int]:
+    """Module call of the original's trace -> call in the other one that has its path, where the converted model keeps
+    the original's module paths. The number of the call in the run is respected."""
     known: dict[tuple[str, int], int] = {}
     for index, call in enumerate(there):
         if not is_operation(call):
@@ -36,8 +35,8 @@ def counterparts(flow: Flow, there: Sequence[ModuleTrace]) -> dict[int, int]:
             if path or index == len(there) - 1:
                 known.setdefault((path, call.call), index)
     found = {}
-    for index, call in enumerate(flow.calls):
-        if not call.function and (call.path, call.call) in known:
+    for index, call in enumerate(here):
+        if not is_operation(call) and (call.path, call.call) in known:
             found[index] = known[call.path, call.call]
     return found
 

@@ -22,6 +22,7 @@ from isomorph.parity.ledger import Ledger
 from isomorph.parity.pair import Pair
 from isomorph.parity.runners.base import Perturbation, Response
 from isomorph.parity.settings import QUANTISED
+from isomorph.parity.spread import spread_of
 from isomorph.parity.stages import Example
 from isomorph.parity.tolerance import Array
 from isomorph.parity.verdict import Case
@@ -102,7 +103,7 @@ def compare_to_budget(reference: Array, got: Array, budget: float) -> Finding:
         "equal" if relative <= budget else "precision", message,
         error=float(error[at]), tolerance=budget * unit, scale=unit, position=tuple(int(i) for i in at),
         expected=float(left[at]), got=float(right[at]), failing=int(np.sum(error > budget * unit)), elements=left.size,
-        relative=relative, allowed=budget,
+        relative=relative, allowed=budget, spread=spread_of(error / unit, None, ~finite),
     )  # fmt: skip
 
 
@@ -263,7 +264,7 @@ def compare_normwise(
     message = f"relative root mean square error {error / size:.3g}, allowed {allowed / size:.3g}"
     return replace(
         finding, outcome="equal" if error <= allowed else "precision", message=message, tolerance=allowed, scale=size,
-        relative=error / size, allowed=allowed / size, ratio=error / max(noise, 1e-300),
+        relative=error / size, allowed=allowed / size, ratio=error / max(noise, 1e-300), floor=noise / size,
     )  # fmt: skip
 
 

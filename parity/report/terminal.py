@@ -1,30 +1,101 @@
-"""A verdict on a terminal: what was decided, on what evidence, what differs, and what was not judged. Uses rich."""
+"""A verdict, and a record, on a terminal: what was decided, on what evidence, what differs, and what was not judged.
+
+Uses rich. What a model says of itself reaches the terminal as plain text: no markup, no control character.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Group
-from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from isomorph.parity.record import EXIT_CODES, Record, Result
 from isomorph.parity.verdict import Check, Counterexample, Located, Mismatch, Verdict
 
-__all__ = ["verdict_page"]
+from .restore import restore
+from .texts import MEANS, budget, counts, headline, line, plain, seconds, waiver
+
+__all__ = ["record_page", "verdict_page"]
 
 COLOURS = {"PASS": "bold green", "FAIL": "bold red", "ERROR": "bold red"}
 SHOWN = 12  # mismatches listed
+EXPANDED = 10  # results of a run that are shown in full
 MODULES = 8  # modules listed of a located difference
 
 
 def verdict_page(verdict: Verdict, original: str, converted: str) -> Group:
     """Everything a person needs: the status first, then the table of comparisons, then failures and gaps."""
-    head = Text.assemble((verdict.status, COLOURS.get(verdict.status, "bold yellow")), f"  {original}  =  {converted}")
-    parts: list[Any] = [head]
+    head = Text.assemble(_status(verdict.status), f"  {line(original)}  =  {line(converted)}")
+    return Group(head, *_parts(verdict))
+
+
+def record_page(record: Record) -> Group:
+    """A run: a line for each result, then in full what did not pass (a run of one result: that one)."""
+    parts: list[Any] = [
+        Text.assemble(
+            _status(record.status), f"  {line(record.title)}: {line(counts(record))}, {seconds(record.seconds)}"
+        )
+    ]
+    alone = len(record.results) == 1
+    if not alone and record.results:
+        parts.append(_results(record))
+    order = list(EXIT_CODES)
+    found = sorted((r for r in record.results if alone or not r.passed), key=lambda r: order.index(r.status))
+    parts += [_result(result) for result in found[:EXPANDED]]
+    if len(found) > EXPANDED:
+        parts.append(_text(f"... and {len(found) - EXPANDED} more that did not pass"))
+    if not alone:
+        waivers = [f"waived in {r.name}: {waiver(row)}" for r in record.results if r.passed for row in r.waived]
+        parts += [_text(line(said)) for said in waivers]
+    parts += [_text(line(note)) for note in record.notes]
+    return Group(*parts)
+
+
+def _results(record: Record) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("status", "check", "says"):
+        table.add_column(name, overflow="fold", no_wrap=name == "status")
+    table.add_column("time", justify="right", no_wrap=True)
+    for result in record.results:
+        time = seconds(result.seconds) + (" (cached)" if result.cached else "")
+        table.add_row(Text(*_status(result.status)), _text(line(result.name)), _text(headline(result)), time)
+    return table
+
+
+def _result(result: Result) -> Group:
+    """One result in full."""
+    verdict = restore(result.verdict)
+    place = f"  ({line(result.place.file)}:{result.place.line})" if result.place else ""
+    lines: list[Any] = [_text(headline(result))]
+    if result.original or result.converted:
+        lines.append(_text(f"{line(result.original)}  =  {line(result.converted)}"))
+    lines += [_text(f"budget {budget(row)}", "" if row.kept else "red") for row in result.budgets]
+    lines += [_text(f"waived by {waiver(row)}") for row in result.waived]
+    if verdict is not None:
+        lines += _parts(verdict)
+    lines += [_text(line(f"{name}: {path}")) for name, path in result.artifacts.items()]
+    if not result.passed and MEANS[result.status][1]:
+        lines.append(_text(MEANS[result.status][1]))
+    head = Text.assemble("\n", _status(result.status), f"  {line(result.name)}{place}")
+    return Group(head, Padding(Group(*lines), (0, 0, 0, 2), expand=False))
+
+
+def _status(status: str) -> tuple[str, str]:
+    return line(status), COLOURS.get(status, "bold yellow")
+
+
+def _text(said: Any, style: str = "") -> Text:
+    return Text(plain(said), style=style)
+
+
+def _parts(verdict: Verdict) -> Iterator[Any]:
+    parts: list[Any] = []
     if verdict.coverage.get("reason"):
-        parts.append(Text(str(verdict.coverage["reason"])))
+        parts.append(_text(verdict.coverage["reason"]))
     if verdict.checks:
         parts.append(_checks(verdict.checks))
     if verdict.mismatches:
@@ -33,8 +104,8 @@ def verdict_page(verdict: Verdict, original: str, converted: str) -> Group:
         parts.append(_counterexample(verdict.counterexample))
     parts += [_located(located) for located in verdict.located]
     parts.append(_coverage(verdict.coverage))
-    parts += [Text(f"{name}: {path}") for name, path in verdict.artifacts.items()]
-    return Group(*parts)
+    parts += [_text(f"{name}: {path}") for name, path in verdict.artifacts.items()]
+    yield from parts
 
 
 def _checks(checks: tuple[Check, ...]) -> Table:
@@ -55,7 +126,7 @@ def _checks(checks: tuple[Check, ...]) -> Table:
 
 def _mismatches(mismatches: tuple[Mismatch, ...]) -> Group:
     lines = [Text("differences", style="bold")]
-    lines += [Text(f"  {mismatch}", style="red") for mismatch in mismatches[:SHOWN]]
+    lines += [_text(f"  {mismatch}", "red") for mismatch in mismatches[:SHOWN]]
     if len(mismatches) > SHOWN:
         lines.append(Text(f"  ... and {len(mismatches) - SHOWN} more"))
     return Group(*lines)
@@ -67,24 +138,24 @@ def _counterexample(found: Counterexample) -> Group:
     for name, said in found.inputs.items():
         values = said["values"]
         shown = f"{values}" if values is not None else f"{said['nonzero']} elements are not zero"
-        lines.append(Text(f"  {name} {said['dtype']}{said['shape']}: {shown}"))
+        lines.append(_text(f"  {name} {said['dtype']}{said['shape']}: {shown}"))
     return Group(*lines)
 
 
 def _located(located: Located) -> Group:
     module = located.module or "the model itself"
     kind = f" ({located.kind})" if located.kind else ""
-    lines = [Text(f"parts {located.direction} at {module}{kind}", style="bold")]
-    lines += [Text(f"  likely: {cause}", style="yellow") for cause in located.causes]
+    lines = [_text(f"parts {located.direction} at {module}{kind}", "bold")]
+    lines += [_text(f"  likely: {cause}", "yellow") for cause in located.causes]
     if located.note:
-        lines.append(Text(f"  {located.note}"))
+        lines.append(_text(f"  {located.note}"))
     at = next((i for i, m in enumerate(located.modules) if m.path == located.module), len(located.modules))
     first = max(0, at - MODULES // 2)
     for error in located.modules[first : first + MODULES]:
         local = "-" if error.local is None else f"{error.local:.1e}"
         total = "-" if error.accumulated is None else f"{error.accumulated:.1e}"
         here = ">" if error.path == located.module else " "
-        lines.append(Text(f" {here} {error.path or '(model)'}: own error {local}, accumulated {total}"))
+        lines.append(_text(f" {here} {error.path or '(model)'}: own error {local}, accumulated {total}"))
     return Group(*lines)
 
 
@@ -101,5 +172,5 @@ def _coverage(coverage: Mapping[str, Any]) -> Group:
         lines.append(f"modules that never ran: {', '.join(modules['never'][:8])}")
     lines += [f"not checked: {text}" for text in coverage.get("not_checked", ())]
     lines += [f"warning: {text}" for text in coverage.get("warnings", ())]
-    lines.append(f"{coverage.get('seconds', 0):.1f} s")
-    return Group(*(Text.from_markup(escape(line)) for line in lines))
+    lines.append(seconds(coverage.get("seconds", 0)))
+    return Group(*map(_text, lines))

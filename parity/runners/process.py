@@ -27,7 +27,7 @@ from isomorph.parity.runners import device, wire
 from isomorph.parity.runners.spec import ModelSpec, WorkerError
 from isomorph.parity.runners.worker import UNUSABLE
 
-__all__ = ["LINES", "WorkerProcess", "name_of"]
+__all__ = ["LINES", "WorkerProcess", "exit_status", "name_of"]
 
 LINES = 10  # of the log, in the message about a worker that died
 _TICK = 200  # milliseconds after which a silent worker is looked at: does it live?
@@ -135,7 +135,7 @@ class WorkerProcess:
         poll = select.poll()
         poll.register(descriptor, event)
         while not poll.poll(_TICK):
-            if _exit_status(self._process) is not None and not poll.poll(0):
+            if exit_status(self._process) is not None and not poll.poll(0):
                 raise _Gone
             if time.monotonic() > deadline:
                 raise TimeoutError
@@ -143,7 +143,7 @@ class WorkerProcess:
     def _obituary(self) -> tuple[str, bool]:
         """What ended it, and whether its log is worth quoting."""
         until = time.monotonic() + 5  # the pipe ends a moment before the process does
-        while (status := _exit_status(self._process)) is None and time.monotonic() < until:
+        while (status := exit_status(self._process)) is None and time.monotonic() < until:
             time.sleep(0.01)
         if status == UNUSABLE:
             return (self._tail() or ["cannot run a worker"])[-1], False
@@ -218,7 +218,7 @@ def name_of(spec: ModelSpec) -> str:
     return spec.target if isinstance(spec.target, str) else f"a {type(spec.target).__name__}"
 
 
-def _exit_status(process: subprocess.Popen[bytes]) -> int | None:
+def exit_status(process: subprocess.Popen[bytes]) -> int | None:
     """As Popen.poll, without reaping where that can be done: until then the process group's number is its own."""
     if not hasattr(os, "waitid"):  # macOS before Python 3.13
         return process.poll()

@@ -1,0 +1,67 @@
+"""What tasks do in the tests of the engines, in place of models: what their "do" says, else what the name of their model
+begins with."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from isomorph.convert.errors import UsageError
+from isomorph.parity.gate.child import Say
+from isomorph.parity.record import BudgetLine, Place, Result, Status
+
+STATUS: Mapping[str, Status] = {"fail": "FAIL", "overspent": "BUDGET", "file": "FAIL", "budget": "BUDGET", "nothing": "NOTHING_COMPARED",
+                                "error": "ERROR", "unsupported": "UNSUPPORTED", "lost": "NOT_FOUND"}  # fmt: skip
+
+
+def perform(said: Mapping[str, Any], report: Say | None, artifacts: Path | None) -> Result:
+    """The task's result, or what befalls it."""
+    name = said["name"]
+    do = said.get("do") or said["model"].partition("-")[0]
+    if do == "crash":
+        sys.stderr.write("the last thing it said\n")
+        sys.stderr.flush()
+        os.kill(os.getpid(), 11)
+    if do == "killed":
+        os.kill(os.getpid(), 9)
+    if do == "exit":
+        print("leaving now", flush=True)
+        os._exit(7)
+    if do == "raise":
+        raise ValueError("no such thing")
+    if do == "usage":
+        raise UsageError("x: the input does not fit")
+    if do == "hang":
+        print("waiting for nothing", flush=True)
+        time.sleep(600)
+    if do == "rewrite":
+        Path(said["folder"], "net.weights").write_bytes(b"others by now")
+    if do == "wait":  # until the gate file's folder has the file "go"
+        while not Path(said["folder"], "go").exists():
+            time.sleep(0.02)
+    if do == "slow":  # it shows progress all the time
+        steps = int(said.get("steps", 3))
+        for step in range(steps):
+            time.sleep(0.1)
+            if report is not None:
+                report("eval mode", step + 1, steps)
+    if do == "orphan" and os.fork() == 0:  # a child of its own, which holds everything open
+        time.sleep(600)
+    if do == "noise":
+        print("x" * 300_000)
+        os.write(2, b"y" * 300_000)
+    files = {}
+    if do == "file" and artifacts is not None:
+        artifacts.mkdir(parents=True)
+        (artifacts / "what.txt").write_text("here")
+        files = {"reproducer": str(artifacts / "what.txt")}
+    measured = 2e9 if do == "overspent" else 1.0
+    return Result(
+        name, said.get("status", STATUS.get(do, "PASS")), f"did {do}", verdict={"environment": {"pid": str(os.getpid())}},
+        budgets=(BudgetLine("size", 2.0, measured, "bytes"),), artifacts=files,
+        place=Place(**said["place"]) if "place" in said else None,
+    )  # fmt: skip

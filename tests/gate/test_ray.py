@@ -1,0 +1,146 @@
+"""A real local Ray: the same results as processes give, whatever becomes of a task, and nothing left behind."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from isomorph.convert.errors import UsageError
+from isomorph.parity.gate import engine_ray
+from isomorph.parity.gate.cache import software
+from isomorph.parity.gate.engines import Job, engine_of
+from isomorph.parity.gate.identity import of_model
+from isomorph.parity.gate.policy import load
+from isomorph.parity.gate.progress import Progress
+from isomorph.parity.gate.run import How
+from isomorph.parity.gate.tasks import tasks_of
+from isomorph.parity.record import Record, Result
+
+from .fake_gate import PERFORM, judge, write
+
+slow = pytest.mark.slow
+has_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra 'ray' is not installed")
+
+
+@slow
+@has_ray
+def test_a_cluster_that_is_not_there() -> None:
+    (engine, jobs) = engine_of("ray", "127.0.0.1:1"), [Job("a", {}, Result("a", "ERROR"), perform=PERFORM)]
+    with pytest.raises(UsageError, match=r"--engine ray: no cluster at 127.0.0.1:1: "):
+        list(engine(jobs, 1, Progress()))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """The one that --ray-address local starts, for all tests here: it takes some seconds to start."""
+    with engine_ray._cluster(None, 2) as ray:
+        assert ray.cluster_resources()["CPU"] == 2
+        yield
+    assert not ray.is_initialized()
+
+
+def facts(record: Record) -> Record:
+    """A record without what differs from run to run: times, process numbers, where it was made."""
+    results = tuple(replace(result, seconds=0.0, verdict=None) for result in record.results)
+    return replace(record, results=results, seconds=0.0, created="", environment={})
+
+
+@slow
+@has_ray
+@pytest.mark.usefixtures("cluster")
+def test_the_same_record_as_processes_give(tmp_path: Path) -> None:
+    file = write(tmp_path, "pass-a", "fail-b", "crash-c", "exit-d", "raise-e", "noise-f", "file-g")
+    there = judge(file, engine="ray", jobs=2, artifacts=tmp_path / "files")
+    here = judge(file, engine="process", jobs=2, artifacts=tmp_path / "files")
+    assert facts(there) == facts(here)
+    assert [result.status for result in there.results] == ["PASS", "FAIL", "ERROR", "ERROR", "ERROR", "PASS", "FAIL"]
+    assert "SIGSEGV" in there.results[2].message
+    assert there.environment["engine"] == "ray"
+    processes = {(result.verdict or {}).get("environment", {}).get("pid") for result in there.results}
+    assert str(os.getpid()) not in processes
+
+
+@slow
+@has_ray
+@pytest.mark.usefixtures("cluster")
+def test_what_a_cluster_reached_is_kept(tmp_path: Path) -> None:
+    file, cache = write(tmp_path, "pass-a", "fail-b"), tmp_path / "cache"
+    assert not any(result.cached for result in judge(file, cache, engine="ray").results)
+    assert all(result.cached for result in judge(file, cache, engine="process").results)
+
+
+@slow
+@has_ray
+@pytest.mark.usefixtures("cluster")
+def test_another_cluster_than_the_one_this_process_is_connected_to() -> None:
+    with pytest.raises(UsageError, match="connected to another cluster"):
+        list(engine_of("ray", "127.0.0.1:1")([], 1, Progress()))
+
+
+@slow
+@has_ray
+@pytest.mark.usefixtures("cluster")
+def test_closing_ends_what_runs(tmp_path: Path) -> None:
+    file = write(tmp_path, "fail-a", "hang-b")
+    record = judge(file, engine="ray", jobs=2, fail_fast=True)
+    assert [result.status for result in record.results] == ["FAIL"]
+    until = 100
+    while (left := _tasks()) and until:
+        subprocess.run(["sleep", "0.1"], check=True)
+        until -= 1
+    assert left == ""
+
+
+def _tasks() -> str:
+    """The processes that do a task, of all Ray workers of this machine."""
+    command = ["pgrep", "-f", "isomorph.parity.gate.child"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+    return " ".join(pid for pid in found if "defunct" not in _state(pid) and _under_ray(pid))
+
+
+def _state(pid: str) -> str:
+    command = ["ps", "-o", "stat=,args=", "-p", pid]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+def _under_ray(pid: str) -> bool:
+    try:
+        return b"RAY_" in Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+
+
+def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_ray, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"--engine ray needs ray: pip install 'isomorph\[ray\]'"):
+        engine_of("ray")
+
+
+def test_a_machine_that_is_not_like_this_one_gives_no_result(tmp_path: Path) -> None:
+    (task,) = tasks_of(load(write(tmp_path, "pass-a")))
+    expected = {"software": software(), "models": of_model(task)}
+    job = Job(task.name, task.to_dict(), Result(task.name, "ERROR"), perform=PERFORM, expected=expected)
+    assert engine_ray.differing(job) == ""
+    other = {**expected, "software": {**software(), "torch": "1.0"}}
+    assert engine_ray.differing(replace(job, expected=other)) == f"torch is {software()['torch']}, not 1.0"
+    (tmp_path / "net.weights").write_bytes(b"another file system")
+    assert engine_ray.differing(job).startswith("its files are others")
+    plain = engine_ray._portable(job)
+    found = Result.from_dict(engine_ray._there(plain, []))
+    assert found.status == "ERROR"
+    assert "cannot stand for this one: its files are others" in found.message
+
+
+def test_times_of_a_cluster_are_not_kept(tmp_path: Path) -> None:
+    from isomorph.parity.gate.run import _plan
+
+    file = write(tmp_path, "pass-a", more="[model.budgets]\nsize = 1\nmemory = 1\nlatency_ratio = 1.0\n")
+    tasks = tasks_of(load(file))
+    assert [_plan(task, How(engine="ray")).key is None for task in tasks] == [False, False, True, True]
+    assert not any(_plan(task, How(engine="process")).key is None for task in tasks)

@@ -59,7 +59,9 @@ def run(options: argparse.Namespace, streams: Console) -> int:
         streams.table(verdict_page(verdict, str(original.target), str(converted.target)))
     if _reported(options):
         record = record_of_check(verdict, original, converted, settings, options.arguments, _since(since))
-        cli_report.write(record, options.report, options.tensorboard, streams)
+        written = cli_report.write(record, options.report, options.tensorboard, streams)
+        if options.json != "-" and not options.quiet:
+            streams.line("\n".join(f"wrote {path}" for path in written))
     return verdict.exit_code
 
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from isomorph.convert.errors import UsageError
 
 from .cli import INTERRUPTED, error_document
-from .cli_check import cache as cache_folder
 from .cli_convert import check_output, write_text
 from .console import Console, json_text
-from .gate.policy import Policy, load
+from .gate.policy import NAME, PYPROJECT, Policy, load
 from .gate.progress import Progress, Shown
 from .gate.selection import select
 from .gate.tasks import tasks_of
@@ -33,12 +32,13 @@ def run(options: argparse.Namespace, streams: Console) -> int:
     if file is not None:
         check_output(file, "--json")
     progress = Progress() if options.quiet else Shown(streams.err)
+    policy = None
     try:
         policy = load(options.file)
         if options.list:
             return _list(options, streams, policy)
-        _check(options)
-        record = _record(options, policy, progress)
+        _check(options, policy)
+        record = _with_files(_record(options, policy, progress), options.report)
         written = list(_written(options, policy, record))
     except (Exception, KeyboardInterrupt) as error:
         failure = error_document(error)
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace, streams: Console) -> int:
             kept = "; run again to go on from there" if not options.no_cache else ""
             failure["message"] = f"interrupted after {progress.done} of {progress.total} results{kept}"
         document = {"status": failure["status"], "exit_code": failure["exit_code"], "error": failure}
-        if file is not None:
+        if file is not None and file.resolve() not in _sources(options, policy):
             write_text(file, json_text(document))
         if not isinstance(error, KeyboardInterrupt):
             raise
@@ -80,34 +80,55 @@ def _list(options: argparse.Namespace, streams: Console, policy: Policy) -> int:
     return 0
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check(options: argparse.Namespace, policy: Policy) -> None:
     """UsageError, before the long work: options contradict each other, or something could not be written."""
     if options.no_cache and (options.fresh or options.cache is not None):
         raise UsageError(f"--no-cache with {'--fresh' if options.fresh else '--cache'}: give one of them")
     if options.cache is not None and options.cache.exists() and not options.cache.is_dir():
         raise UsageError(f"--cache {options.cache} is no folder")
-    paths = [("--report", path) for path in options.report]
-    paths += [(f"--{name}", getattr(options, name)) for name in ("verdict", "tensorboard", "blessing")]
-    if options.json not in (None, "-"):
-        paths.append(("--json", Path(options.json)))
-    seen = dict[Path, str]()
-    for option, path in paths:
-        if path is None:
-            continue
-        if option in ("--tensorboard", "--blessing") or (option == "--report" and _is_folder(path)):
-            if path.exists() and not path.is_dir():
-                raise UsageError(f"{option} {path} is no folder")
-        else:
+    _check_outputs(options, policy)
+
+
+def _check_outputs(options: argparse.Namespace, policy: Policy) -> None:
+    files = {"--verdict": options.verdict, "--json": None if options.json in (None, "-") else Path(options.json)}
+    folders = {"--tensorboard": options.tensorboard, "--blessing": options.blessing}
+    seen = dict.fromkeys(_sources(options, policy), "the gate file or a model of it")
+    for option, path in [*files.items(), *folders.items(), *(("--report", Path(path)) for path in options.report)]:
+        if path is not None:
+            written = f"where {option} is written"
+            if (other := seen.setdefault(path.resolve(), written)) != written:
+                raise UsageError(f"{option} {path}: that is {other}")
+    if options.report:
+        from .report import faces
+
+        for path in options.report:
+            faces.check_path(path)
+    if options.tensorboard is not None:
+        from .report import tensorboard
+
+        tensorboard.check_folder(options.tensorboard)
+    for option, path in files.items():
+        if path is not None:
             check_output(path, option)
-        if (other := seen.setdefault(path.resolve(), option)) != option:
-            raise UsageError(f"{option} {path}: that is where {other} is written")
+    if options.blessing is not None:
+        from .gate import blessing
+
+        blessing.clear(options.blessing)
 
 
-def _is_folder(path: Path) -> bool:
-    return path.is_dir() or not path.suffix
+def _sources(options: argparse.Namespace, policy: Policy | None) -> Iterator[Path]:
+    """The files that a run reads, which none of its results may take the place of."""
+    given = (options.file or Path()).resolve()
+    yield from (given, given / NAME, given / PYPROJECT)
+    if policy is None:
+        return
+    for entry in policy.models:
+        texts = (entry.source, entry.artifact, entry.weights, entry.artifact_weights)
+        yield from (path.resolve() for text in texts if text and (path := policy.folder / Path(text)).exists())
 
 
 def _record(options: argparse.Namespace, policy: Policy, progress: Progress) -> Record:
+    from .cli_check import cache as cache_folder
     from .gate.cache import Cache
     from .gate.run import How
     from .gate.run import run as judge
@@ -124,55 +145,64 @@ def _record(options: argparse.Namespace, policy: Policy, progress: Progress) -> 
     return replace(record, command=shlex.join(["isomorph", "gate", policy.file, *only]))
 
 
-def _written(options: argparse.Namespace, policy: Policy, record: Record) -> Iterator[Path]:
-    """Everything that was asked for is written; each path as it is done."""
+def _written(options: argparse.Namespace, policy: Policy, record: Record) -> Iterator[str]:
+    """Everything that was asked for is written; a line for each as it is done."""
     if options.report:
         from .report import faces
 
         for path in options.report:
-            faces.write(_with_files(record, path) if _is_folder(path) else record, path)
-            yield path
+            written = faces.write(record, path)
+            yield f"wrote {path}"
+            yield from written.notes
     if options.tensorboard is not None:
         from .report import tensorboard
 
         tensorboard.write(record, options.tensorboard)
-        yield options.tensorboard
+        yield f"wrote {options.tensorboard}"
     if options.verdict is not None:
         from .gate import statement
 
         expected = [task.name for task in tasks_of(policy)]
         write_text(options.verdict, json_text(statement.of(record, expected, policy.valid_days)))
-        yield options.verdict
+        yield f"wrote {options.verdict}"
     if options.blessing is not None:
         from .gate import blessing
 
-        blessing.write(options.blessing, record)
-        yield options.blessing
+        yield f"wrote {blessing.write(options.blessing, record)}"
 
 
-def _with_files(record: Record, folder: Path) -> Record:
-    """The record as a folder of reports has it: the files that belong to its results are copied there."""
+def _with_files(record: Record, reports: list[str]) -> Record:
+    """The files that belong to its results, such as reproducers, copied from the cache into the first folder of
+    reports, if there is one."""
+    if not reports:
+        return record
+    from .report import faces
 
-    def copied(result: Result) -> Result:
-        if not result.artifacts:
-            return result
-        here = Path("artifacts") / re.sub(r"[^\w.-]+", "-", result.name).strip("-")
-        found = {}
+    folder = next((place for place, many in map(faces.check_path, reports) if many), None)
+    if folder is None:
+        return record
+    return replace(record, results=tuple(_copied(result, folder.absolute()) for result in record.results))
+
+
+def _copied(result: Result, folder: Path) -> Result:
+    here = folder / "artifacts" / re.sub(r"[^\w.-]+", "-", result.name).strip("-")
+    shutil.rmtree(here, ignore_errors=True)
+    found = {}
+    try:
         for name, path in result.artifacts.items():
-            target = folder / here / name
-            shutil.rmtree(target, ignore_errors=True)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            target = here / name
+            here.mkdir(parents=True, exist_ok=True)
             if Path(path).is_dir():
                 shutil.copytree(path, target)
             else:
                 shutil.copyfile(path, target)
-            found[name] = (here / name).as_posix()
-        return replace(result, artifacts=found)
+            found[name] = str(target)
+    except OSError as error:
+        raise UsageError(f"--report {folder}: {error.filename or here} cannot be written: {error.strerror}") from error
+    return replace(result, artifacts=found)
 
-    return replace(record, results=tuple(copied(result) for result in record.results))
 
-
-def _print(options: argparse.Namespace, streams: Console, record: Record, written: list[Path]) -> None:
+def _print(options: argparse.Namespace, streams: Console, record: Record, written: list[str]) -> None:
     if options.json == "-":
         streams.json(record.to_dict())
         return
@@ -182,8 +212,8 @@ def _print(options: argparse.Namespace, streams: Console, record: Record, writte
     from .report.terminal import record_page
 
     streams.table(record_page(record))
-    for path in written:
-        streams.line(f"wrote {path}")
+    for line in written:
+        streams.line(line)
 
 
 def _headline(record: Record) -> str:

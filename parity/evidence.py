@@ -93,8 +93,12 @@ class Book:
 
 
 def owner_of(quantity: str, name: str) -> str:
-    """The path of the module that holds a parameter or buffer; "" for everything else, and for the model's own."""
-    return name.rpartition(".")[0] if quantity in OWNED else ""
+    """The dotted path of the module that holds a parameter or buffer; "" for everything else, and for the model's own.
+
+    Names are torch's ("block.fc.weight") or Keras' ("block/fc/kernel")."""
+    if quantity not in OWNED:
+        return ""
+    return name.rpartition("/")[0].replace("/", ".") if "/" in name else name.rpartition(".")[0]
 
 
 def _evidence(key: tuple[str, str, str, str, str], line: _Line) -> Evidence:

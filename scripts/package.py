@@ -65,6 +65,18 @@ def wheel_modules(wheel: Path) -> set[str]:
     return {name.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for name in files}
 
 
+def tree_data() -> set[str]:
+    """Paths in the wheel of what the packages read beside their code: the report's page."""
+    page = ROOT / "parity" / "report" / "page"
+    return {f"isomorph/parity/report/page/{file.name}" for file in page.iterdir()} | {"isomorph/py.typed"}
+
+
+def wheel_data(wheel: Path) -> set[str]:
+    """Those of them that are in a wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        return tree_data() & set(archive.namelist())
+
+
 def install(wheel: Path, folder: Path) -> Path:
     """Install the wheel in a new environment under `folder`; returns the environment's folder of commands."""
     target = folder / "env"
@@ -96,7 +108,10 @@ def main() -> int:
         if tree != packed:
             print(f"missing from the wheel: {sorted(tree - packed)}\nonly in the wheel: {sorted(packed - tree)}")
             return 1
-        print(f"contents  {len(packed)} modules, the same as in the tree")
+        if tree_data() != wheel_data(wheel):
+            print(f"missing from the wheel: {sorted(tree_data() - wheel_data(wheel))}")
+            return 1
+        print(f"contents  {len(packed)} modules and {len(tree_data())} files of data, the same as in the tree")
         if importlib.util.find_spec("twine") is not None:
             run([sys.executable, "-m", "twine", "check", "--strict", str(wheel)], folder)
             print("metadata  twine check passed")

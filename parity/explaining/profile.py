@@ -1,13 +1,13 @@
 """What each module does to the error: the converted model's against float64, beside the original's own. numpy only.
 
-Both models are traced once in their own dtype on one example, the original once more in float64. A module's counterpart
-is found by its path where the converted model keeps paths, else by the value of its output: in float64 where both have
-it, since there what is not the same value differs by far more than rounding.
+Both models are traced on one example in their own dtype, and in float64 where they have it, since there what is not the
+same value differs by far more than rounding. What stands for a module is what has its path, where that has its value
+too (a layer of Keras may hold the activation that is a module of its own in torch), else whatever has its value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from isomorph.parity import tolerance as yardstick
 from isomorph.parity.compare import canonical
 from isomorph.parity.drawing import strategies
+from isomorph.parity.evidence import owner_of
 from isomorph.parity.explaining.fault import distance
 from isomorph.parity.explaining.shelf import Shelf, placed
 from isomorph.parity.explaining.standing import counterparts, is_operation
@@ -29,14 +30,18 @@ __all__ = ["profile_modules"]
 
 DRAWN = 3  # examples, of which the first that the original accepts is taken
 PLACES = 1 << 16  # arrays of one call
-SAME = 1e-9  # in float64, relative to scale: one value
-ULPS = (16.0, 256.0)  # likewise where one of the models has no float64, the nearer first
+SAME = (1e-9, 1e-7)  # in float64, relative to scale: one value, the nearer first; float32 constants make the second
+ULPS = (16.0, 256.0)  # likewise where one of the models has no float64
+SAME_PATH = 1e-6  # likewise of what has the same path
+SAME_GRADIENT = 1e-5  # likewise of gradients, which rounding moves further
+OWN = 64.0  # times the original's own error, where one of the models has no float64
 LIKE = 0.9  # correlation from which an array of a model that failed stands for another
 WORK = 1e8  # element comparisons that the search for such arrays may cost altogether
 OPAQUE = "the converted model shows nothing of its inside"
 
 Trace = Sequence[ModuleTrace]
-Place = tuple[int, int]  # call of the converted model's trace, output
+Key = tuple[int, int]  # call of the original's trace, output
+Place = tuple[int, int]  # likewise of the converted model's
 
 
 def profile_modules(pair: Pair, probe: Example | None, failed: bool) -> tuple[tuple[ModuleProfile, ...], str]:
@@ -96,9 +101,10 @@ class _Profile:
         self._own = {(call.path, call.call): call for call in own if not is_operation(call)}
         self._reference = own if pair.original64 is None else pair.original64.trace(request)
         self.there: Trace = pair.converted.trace(request)
-        self._by_path = counterparts(self._reference, self.there)
-        rest = [i for i, c in enumerate(self._reference) if i not in self._by_path and not is_operation(c)]
-        self._places = self._by_value(rest) if self.there else {}
+        double = pair.converted64 if pair.original64 is not None else None
+        self._wide = None if double is None or not self.there else double.trace(request)
+        self._in_float64: dict[Place, Place] = {}
+        self._places = self._matched() if self.there else {}
         largest = (yardstick.rms(canonical(g)) for c in self._reference for g in c.output_gradients if g is not None)
         self._floor = yardstick.FLOOR * max(largest, default=0.0)
 
@@ -110,15 +116,16 @@ class _Profile:
                 continue
             row, forward, gradient = rows.setdefault(call.path, (_Row(call.kind), _Errors(), _Errors()))
             own = self._own.get((call.path, call.call))
-            for position, place in self._pairs(index):
-                row.counterpart = row.counterpart or self._name(place)
+            for position in _judged(call):
+                place = self._places.get((index, position))
+                row.counterpart = row.counterpart or (self._name(place) if call.path else "")
                 forward.add(*self._forward(call, own, position, place))
                 gradient.add(*self._gradient(call, own, position, place))
         if "" in rows:
             rows[""][1].add(*self._results())
         owned: dict[str, list[str]] = {}
         for name in self._pair.original.parameters():
-            owned.setdefault(name.rpartition(".")[0], []).append(name)
+            owned.setdefault(owner_of("parameter", name), []).append(name)
         return tuple(
             ModuleProfile(path, row.kind, row.counterpart, forward.got, forward.own, gradient.got, gradient.own,
                           tuple(owned.get(path, ())))
@@ -150,8 +157,19 @@ class _Profile:
         if expected is None or call.path == "" or yardstick.rms(canonical(expected)) <= self._floor:
             return None, None  # what arrives at the model's own outputs was given to both
         got = None if place is None else _at(self.there[place[0]].output_gradients, place[1])
+        if place is not None and not self._failed and not self._is_gradient(expected, place):
+            got = None
         mine = None if own is None else _at(own.output_gradients, position)
         return _error(expected, got), _error(expected, mine) if self._measured else None
+
+    def _is_gradient(self, expected: Array, place: Place) -> bool:
+        """Of models that are the same: whether a gradient is the same quantity. It is none where the array is read past
+        the one that was recorded."""
+        if self._wide is None or place not in self._in_float64:
+            return True
+        call, position = self._in_float64[place]
+        error = _error(expected, _at(self._wide[call].output_gradients, position))
+        return error is not None and error <= SAME_GRADIENT
 
     def _name(self, place: Place | None) -> str:
         if place is None:
@@ -160,47 +178,60 @@ class _Profile:
         return f"{call.path} ({call.kind})".strip() if is_operation(call) else call.path
 
     # ---------------------------------------------------------------------------------------------------- counterparts
-    def _pairs(self, index: int) -> Iterator[tuple[int, Place | None]]:
-        """Each output of a call of the original that can be judged, and the array that stands for it."""
-        call, place = self._reference[index], self._by_path.get(index)
-        others = [] if place is None else list(enumerate(self.there[place].outputs))
-        for position, expected in enumerate(call.outputs):
-            if not _is_judged(expected):
-                continue
+    def _matched(self) -> dict[Key, Place]:
+        """What stands for each output of each module call."""
+        wanted = {
+            (index, position): call.outputs[position]
+            for index, call in enumerate(self._reference)
+            if not is_operation(call)
+            for position in _judged(call)
+        }
+        trace = self.there if self._wide is None else self._wide
+        label = dict(_labelled(trace, self.there))
+        if self._wide is not None:
+            self._in_float64 = {place: divmod(number, PLACES) for number, place in label.items()}
+        array = {place: trace[n // PLACES].outputs[n % PLACES] for n, place in label.items()}
+        named = dict(self._named(wanted))
+        found = {key: at for key, at in named.items() if at in array and self._agrees(key, wanted[key], array[at])}
+        shelf = Shelf()
+        for number in sorted(label, key=lambda n: is_operation(trace[n // PLACES])):  # a layer rather than its ops
+            shelf.add(number, array[label[number]])
+        ulp = yardstick.ULP.get(self._pair.own_dtype, yardstick.ULP["float32"])
+        units = tuple(factor * ulp for factor in ULPS) if self._wide is None else SAME
+        for key, value in wanted.items():
+            hit = None if key in found else _found(shelf, value, units)
+            if hit is not None:
+                found[key] = label[hit]
+        if self._failed:
+            found |= {key: place for key, place in named.items() if key not in found}
+            taken = {number for number, place in label.items() if place in set(found.values())}
+            likely = _likely(shelf, {key: a for key, a in wanted.items() if key not in found}, taken)
+            found |= {key: label[number] for key, number in likely.items()}
+        return found
+
+    def _named(self, wanted: Mapping[Key, Array]) -> Iterator[tuple[Key, Place]]:
+        """What is an output of the call with the same path; of several the nearest."""
+        by_path = counterparts(self._reference, self.there)
+        left = {place: list(enumerate(self.there[place].outputs)) for place in by_path.values()}
+        for (index, position), expected in wanted.items():
+            place = by_path.get(index)
+            others = [] if place is None else left[place]
             fitting = [(error, at) for at, other in others if (error := _error(expected, other)) is not None]
             if place is not None and fitting:
                 at = min(fitting)[1]
-                others = [item for item in others if item[0] != at]
-                yield position, (place, at)
-            else:
-                yield position, self._places.get((index, position))
+                left[place] = [item for item in others if item[0] != at]
+                yield (index, position), (place, at)
 
-    def _by_value(self, rest: Sequence[int]) -> dict[tuple[int, int], Place]:
-        """(call of the original, output) -> what has its value."""
-        wanted = {
-            (index, position): array
-            for index in rest
-            for position, array in enumerate(self._reference[index].outputs)
-            if _is_judged(array)
-        }
-        if not wanted:
-            return {}
-        double = self._pair.converted64 if self._pair.original64 is not None else None
-        trace = self.there if double is None else double.trace(self._example.request)
-        label = dict(_labelled(trace, self.there))
-        shelf = Shelf()
-        for number in sorted(label, key=lambda n: is_operation(trace[n // PLACES])):  # a layer rather than its ops
-            shelf.add(number, trace[number // PLACES].outputs[number % PLACES])
-        ulp = yardstick.ULP.get(self._pair.own_dtype, yardstick.ULP["float32"])
-        units = (SAME,) if double is not None else tuple(factor * ulp for factor in ULPS)
-        found: dict[tuple[int, int], int] = {}
-        for key, array in wanted.items():
-            hit = _found(shelf, array, units)
-            if hit is not None:
-                found[key] = hit
-        if self._failed:
-            found |= _likely(shelf, {key: a for key, a in wanted.items() if key not in found}, set(found.values()))
-        return {key: label[number] for key, number in found.items()}
+    def _agrees(self, key: Key, expected: Array, got: Array) -> bool:
+        error = _error(expected, got)
+        if error is None or self._wide is not None:
+            return error is not None and error <= SAME_PATH
+        call = self._reference[key[0]]
+        own = self._own.get((call.path, call.call))
+        mine = None if own is None else _at(own.outputs, key[1])
+        return error <= max(
+            ULPS[-1] * yardstick.ULP.get(self._pair.own_dtype, 0.0), OWN * (_error(expected, mine) or 0.0)
+        )
 
 
 def _labelled(trace: Trace, there: Trace) -> Iterator[tuple[int, Place]]:
@@ -220,9 +251,9 @@ def _found(shelf: Shelf, array: Array, units: Sequence[float]) -> int | None:
     return next((hit.label for hit in hits if hit is not None), None)
 
 
-def _likely(shelf: Shelf, wanted: dict[tuple[int, int], Array], taken: set[int]) -> dict[tuple[int, int], int]:
+def _likely(shelf: Shelf, wanted: Mapping[Key, Array], taken: set[int]) -> dict[Key, int]:
     """What is most like an array, where nothing equals it and it belongs to no other one."""
-    found: dict[tuple[int, int], int] = {}
+    found: dict[Key, int] = {}
     for key, array in wanted.items():
         hit = shelf.nearest(array, frozenset(taken), WORK / len(wanted)) if array.size > 2 else None
         if hit is not None and hit.likeness > LIKE:
@@ -233,6 +264,11 @@ def _likely(shelf: Shelf, wanted: dict[tuple[int, int], Array], taken: set[int])
 
 def _at(arrays: Sequence[Array | None], position: int) -> Array | None:
     return arrays[position] if position < len(arrays) else None
+
+
+def _judged(call: ModuleTrace) -> list[int]:
+    """The outputs of a call that are floats, and not zero."""
+    return [position for position, array in enumerate(call.outputs) if _is_judged(array)]
 
 
 def _is_judged(array: Array) -> bool:

@@ -2,11 +2,11 @@
 
     python -P -m isomorph.parity.gate.bare DESCRIPTOR      started by `measure` only
 
-stdin has lines of JSON. The first is what to load, `Load`; it is answered, on the descriptor, when the model was loaded
-and run once: {"before": bytes resident before, "peak": most bytes resident since}. Every other line is a number n: the
-model runs n times, {"seconds": the median of one run}. {"error": text} where something was raised. Each run is from numpy
-arrays to numpy arrays: torch eagerly in inference mode, Keras by `predict_on_batch`, a SavedModel by its signature, ONNX
-Runtime and LiteRT by a session on one thread.
+stdin has lines of JSON. The first is what to load, `Load`; it is answered, on the descriptor, when the model was
+loaded and run once: {"before": bytes resident before, "peak": most bytes resident since}. Every other line is a
+number n: the model runs n times, {"seconds": the median of one run}. {"error": text} where something was raised. Each
+run is from numpy arrays to numpy arrays: torch eagerly in inference mode, Keras by `predict_on_batch`, a SavedModel
+by its signature, ONNX Runtime and LiteRT by a session on one thread.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ _PAUSE = 0.002  # seconds between two looks at the memory
 
 @dataclass(frozen=True)
 class Load:
-    """What to load. text, weights, inputs, seed, device: as of a `ModelSpec`. arrays: an .npz with its inputs, "0", "1",
-    ..., in its own order and axis order. names: theirs. core: of the processor, the only one to be used."""
+    """What to load. text, weights, inputs, seed, device: as of a `ModelSpec`. arrays: an .npz with its inputs, "0",
+    "1", ..., in its own order and axis order. names: theirs. core: of the processor, the only one to be used."""
 
     text: str
     arrays: str
@@ -59,7 +60,7 @@ def loader(load: Load, arrays: Arrays) -> Callable[[], Run]:
         return lambda: _code(load, arrays)
     suffix = Path(text).suffix.lower()
     if scheme in SCHEMES or suffix == ".pt2":
-        import isomorph.convert.sources
+        import_module("isomorph.convert.sources")
 
         return lambda: _torch(load, arrays, None)
     if suffix in (".keras", ".h5"):
@@ -191,8 +192,8 @@ def _saved_model(tf: Any, load: Load, arrays: Arrays) -> Run:
 
 # --------------------------------------------------------------------------------------------------------------- memory
 class Peak:
-    """The most bytes that were resident since it was made. Linux counts it, and starts anew when told to; elsewhere, and
-    where it cannot be told, the memory is looked at all the time."""
+    """The most bytes that were resident since it was made. Linux counts it, and starts anew when told to; elsewhere,
+    and where it cannot be told, the memory is looked at all the time."""
 
     def __init__(self) -> None:
         self.before = self._seen = resident()

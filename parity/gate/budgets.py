@@ -55,7 +55,11 @@ def measure(task: Task, say: Report) -> BudgetLine:
     from isomorph.parity.gate import measure as running
 
     try:
-        return running.latency_ratio(task, limit, say) if task.kind == "latency_ratio" else running.memory(task, limit, say)
+        return (
+            running.latency_ratio(task, limit, say)
+            if task.kind == "latency_ratio"
+            else running.memory(task, limit, say)
+        )
     except running.NotMeasuredError as error:
         return BudgetLine(task.kind, limit, None, UNITS[task.kind], str(error))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,8 @@ from isomorph.parity.record import Result
 __all__ = ["differing", "ray_at"]
 
 LOCAL = "local"
+_REACH = 10.0  # seconds in which a cluster must answer
+_HEED = 5.0  # seconds that an interrupted task has
 _TICK = 0.5  # seconds between two looks at the cluster
 
 
@@ -55,13 +58,9 @@ def _cluster(address: str | None, count: int) -> Iterator[Any]:
     own = address in (None, LOCAL)
     how: dict[str, Any] = {"num_cpus": count, "include_dashboard": False} if own else {}
     try:
-        ray.init(
-            address=LOCAL if own else address,
-            **how,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=False,
-        )
+        _reach(address)
+        ray.init(address=LOCAL if own else address, **how, log_to_driver=False, logging_level=logging.ERROR,
+                 configure_logging=False)  # fmt: skip
     except Exception as error:  # ConnectionError, RuntimeError, ValueError and more, by the kind of address
         where = "on this machine" if own else f"at {address}"
         raise UsageError(f"--engine ray: no cluster {where}: {one_line(error)}") from error
@@ -69,6 +68,14 @@ def _cluster(address: str | None, count: int) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _reach(address: str | None) -> None:
+    """OSError: nobody answers at HOST:PORT or ray://HOST:PORT. Ray itself would go on trying for many minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH):
+            pass
 
 
 def _spread(ray: Any, jobs: Sequence[Job], count: int, progress: Progress) -> Results:
@@ -88,9 +95,17 @@ def _spread(ray: Any, jobs: Sequence[Job], count: int, progress: Progress) -> Re
                 del running[reference]
                 yield result
     finally:
-        for reference in running:
-            with contextlib.suppress(Exception):  # the cluster may be gone
-                ray.cancel(reference, force=True)
+        _end(ray, list(running))
+
+
+def _end(ray: Any, references: list[Any]) -> None:
+    """What still runs is interrupted, so that it can end its own child; what does not heed that is killed."""
+    with contextlib.suppress(Exception):  # the cluster may be gone
+        for reference in references:
+            ray.cancel(reference)
+        _, left = ray.wait(references, num_returns=len(references), timeout=_HEED) if references else ([], [])
+        for reference in left:
+            ray.cancel(reference, force=True)
 
 
 def _fetched(ray: Any, reference: Any, job: Job, since: float) -> Result:

@@ -71,6 +71,8 @@ def engine_of(name: str, address: str | None = None) -> Engine:
         raise UsageError(f"--ray-address {address}: means something with --engine ray only")
     if name not in ENGINES:
         raise UsageError(f"engine {name!r} is not known; known are {', '.join(ENGINES)}")
+    if name == "process" and os.name != "posix":
+        raise UsageError("a process for each task needs Linux or macOS; use --engine inline")
     return {"process": processes, "inline": inline}[name]
 
 

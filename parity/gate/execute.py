@@ -25,8 +25,8 @@ def execute(task: Task, report: Report | None = None, artifacts: Path | None = N
     """Do a task: the check of two models, or the measurement of a budget.
 
     artifacts: a folder, made if need be, for the reproducer of a failure; None for none. The working directory is the
-    gate file's folder meanwhile, so that only one task at a time can be done in a process. Never raises for what a model
-    does or lacks: that is status NOT_FOUND (it is not there), UNSUPPORTED, ERROR or, of the check, FAIL.
+    gate file's folder meanwhile, so that only one task at a time can be done in a process. Never raises for what a
+    model does or lacks: that is status NOT_FOUND (it is not there), UNSUPPORTED, ERROR or, of the check, FAIL.
     """
     since = time.perf_counter()
     say = report or (lambda stage, done, total: None)
@@ -93,7 +93,8 @@ def _check(task: Task, plain: Result, say: Report, artifacts: Path | None) -> Re
 
 
 def judged(task: Task, plain: Result, verdict: Mapping[str, Any]) -> Result:
-    """The result of a check: its verdict, the required checks and the precision budget. verdict: `Verdict.to_dict()`."""
+    """The result of a check: its verdict, the required checks and the precision budget. verdict:
+    `Verdict.to_dict()`."""
     from isomorph.parity.gate import required
     from isomorph.parity.gate.budgets import precision
 

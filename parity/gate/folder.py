@@ -17,24 +17,25 @@ _READ: dict[str, str] = {}  # file of a module that a gate imported -> SHA-256 o
 
 
 @contextlib.contextmanager
-def within(folder: Path, modules: Mapping[str, Path | None]) -> Iterator[None]:
+def within(folder: Path, modules: Mapping[str, Path]) -> Iterator[None]:
     """While open, the folder is the working directory, and the modules are those of its files.
 
-    modules: name -> file (None for a package without one), as `identity.code_of` found them. A module of one of these
-    names that came from another file, as that of another gate in the same process does, is set aside and put back; one
-    whose file has changed is forgotten. OSError: the folder cannot be entered.
+    modules: name -> file, or directory of a package without one, as `identity.code_of` found them. A module of one of
+    these names that came from elsewhere, as that of another gate in the same process does, is set aside and put back;
+    one whose file has changed is forgotten. OSError: the folder cannot be entered.
     """
     before = Path.cwd()
     os.chdir(folder)
     aside: dict[str, ModuleType] = {}
     try:
-        for name, file in modules.items():
-            if name in sys.modules and not _is_from(sys.modules[name], file, folder / Path(*name.split("."))):
+        for name, place in modules.items():
+            if name in sys.modules and not _is_from(sys.modules[name], place):
                 aside |= _taken(name)
-        if any(_changed(file) for file in modules.values()):
+        now = {str(place): _hash(place) for place in modules.values() if place.is_file()}
+        if any(_READ.get(file, sha256) != sha256 for file, sha256 in now.items()):
             for name in modules:
                 _taken(name)
-        _READ.update({str(file): _hash(file) for file in modules.values() if file is not None})
+        _READ.update(now)
         yield
     finally:
         os.chdir(before)
@@ -50,17 +51,12 @@ def _taken(name: str) -> dict[str, ModuleType]:
     return {other: sys.modules.pop(other) for other in names}
 
 
-def _is_from(module: ModuleType, file: Path | None, home: Path) -> bool:
-    """Whether a module is the one of this file, or a package without one of this directory."""
-    own = getattr(module, "__file__", None)
-    if file is None or own is None:
-        places = [Path(place).resolve() for place in getattr(module, "__path__", ())]
-        return file is None and own is None and home.resolve() in places
-    return Path(own).resolve() == file
-
-
-def _changed(file: Path | None) -> bool:
-    return file is not None and _READ.get(str(file), _hash(file)) != _hash(file)
+def _is_from(module: ModuleType, place: Path) -> bool:
+    """Whether a module is the one of this file, or the package of this directory."""
+    file = getattr(module, "__file__", None)
+    if file is not None:
+        return Path(file).resolve() == place
+    return place in [Path(entry).resolve() for entry in getattr(module, "__path__", ())]
 
 
 def _hash(file: Path) -> str:

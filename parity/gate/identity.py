@@ -1,18 +1,20 @@
 """What a model of a gate is made of, as one hash: its files, or the code it is made by. Standard library only, and
 nothing of the code is run.
 
-Code is the file or module that is named, every module below the gate file's folder that it imports (`import` statements,
-followed through), and every file there whose name stands in it as a text: weights that it loads. What code finds in
-another way (a name put together at run time, a download) is not seen.
+Code is the file or module that is named, every module below the gate file's folder that it imports (`import`
+statements, followed through; of a package that lies elsewhere and is not installed, those of the package), and every
+file whose name stands in them as a text: weights that they load. What code finds in another way (a name put together
+at run time, a download) is not seen.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -30,10 +32,10 @@ LONGEST = 260  # of a text in code that is looked up as the name of a file
 
 @dataclass
 class Code:
-    """modules: name -> file, of those below the folder; None for a package without `__init__.py`. files: all that
-    belongs to the code, the named file first."""
+    """modules: name -> its file, or the directory of a package without `__init__.py`; none that is installed. files:
+    all that belongs to the code."""
 
-    modules: dict[str, Path | None] = field(default_factory=dict)
+    modules: dict[str, Path] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
 
 
@@ -41,23 +43,24 @@ def code_of(text: str, folder: Path) -> Code | None:
     """What "pkg.module:name" or "path/to/file.py:name" is made of. None: there is no such file or module."""
     target = text.rpartition(":")[0]
     importlib.invalidate_caches()
-    scan = _Scan(folder.resolve())
     if target.endswith(".py") or "/" in target or "\\" in target:
-        path = scan.folder / target
-        return scan.all_of(path) if path.is_file() else None
+        path = (folder / target).resolve()
+        return _Scan(folder, "").all_of(path) if path.is_file() else None
+    scan = _Scan(folder, target.partition(".")[0])
     spec = scan.spec(target)
     if spec is None:
         return None
-    home = None if spec.origin is None else Path(spec.origin)
-    if home is not None and home.suffix == ".py" and home.is_file() and not scan.add_module(target):
-        scan.code.files.append(home)  # installed, or elsewhere on the path: the named file alone
-    return scan.all_of(None)
+    if scan.add_module(target):
+        return scan.all_of(None)
+    return scan.all_of(Path(spec.origin) if spec.has_location and spec.origin else None)  # installed: the file alone
 
 
 class _Scan:
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.code = folder, Code()
-        self._path = [str(folder), *(entry for entry in sys.path if entry)]
+    """package: of the named module; its modules count wherever it lies, if it is not installed."""
+
+    def __init__(self, folder: Path, package: str) -> None:
+        self.folder, self.package, self.code = folder.resolve(), package, Code()
+        self._path = [str(self.folder), *(entry for entry in sys.path if entry)]
         self._specs: dict[str, ModuleSpec | None] = {}
 
     def all_of(self, first: Path | None) -> Code:
@@ -90,12 +93,12 @@ class _Scan:
             if full in self.code.modules:
                 continue
             spec = self.spec(full)
-            if spec is None or not self._is_local(spec):
+            place = None if spec is None else self._place(full, spec)
+            if place is None:
                 return False
-            file = Path(spec.origin).resolve() if spec.has_location and spec.origin else None
-            self.code.modules[full] = file
-            if file is not None:
-                self.code.files.append(file)
+            self.code.modules[full] = place
+            if place.is_file():
+                self.code.files.append(place)
         return True
 
     def _add_data(self, text: str, beside: Path) -> None:
@@ -115,17 +118,26 @@ class _Scan:
         return self._specs[name]
 
     def _found(self, name: str) -> ModuleSpec | None:
-        parent, _, _ = name.rpartition(".")
-        where: Sequence[str] | None = self._path
-        if parent:
-            above = self.spec(parent)
-            where = None if above is None else above.submodule_search_locations
-        return None if where is None else PathFinder.find_spec(name, where)
+        parent = name.rpartition(".")[0]
+        above = self.spec(parent) if parent else None
+        if parent and (above is None or above.submodule_search_locations is None):
+            return None
+        where = None if above is None else above.submodule_search_locations
+        found = PathFinder.find_spec(name, self._path if where is None else where)
+        finders = (finder for finder in sys.meta_path if finder is not PathFinder)  # of editable installations
+        for finder in () if found is not None else finders:
+            with contextlib.suppress(Exception):
+                found = found or finder.find_spec(name, where)
+        return found
 
-    def _is_local(self, spec: ModuleSpec) -> bool:
+    def _place(self, name: str, spec: ModuleSpec) -> Path | None:
+        """Where a module lies, if its contents count."""
         places = [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or ())
-        paths = [Path(place).resolve() for place in places]
-        return any(p.is_relative_to(self.folder) and not INSTALLED & set(p.parts) for p in paths)
+        for path in (Path(place).resolve() for place in places):
+            own = path.is_relative_to(self.folder) or name.partition(".")[0] == self.package
+            if own and not INSTALLED & set(path.parts) and path.exists():
+                return path
+        return None
 
 
 def _imports(node: ast.AST, package: str) -> Iterator[str]:
@@ -181,7 +193,9 @@ def of_text(text: str, folder: Path, weights: str | None = None) -> str | None:
             parts.append(digest.of(folder / weights).sha256)
     except UsageError:
         return None
-    return parts[0] if len(parts) == 1 and scheme not in SCHEMES else hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    if len(parts) == 1 and scheme not in SCHEMES:
+        return parts[0]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def of_model(task: Task) -> str | None:

@@ -49,12 +49,15 @@ def sides_of(entry: ModelEntry, device: str, say: Say) -> Sides:
     )  # fmt: skip
     return Sides(
         replace(both, target=entry.source, weights=entry.weights),
-        replace(both, target=entry.artifact, weights=entry.artifact_weights, backend=entry.backend, python=entry.python),
+        replace(
+            both, target=entry.artifact, weights=entry.artifact_weights, backend=entry.backend, python=entry.python
+        ),
     )
 
 
 def convert_now(entry: ModelEntry, device: str, say: Say) -> Sides:
-    """The source, and what `isomorph convert` makes of it. What is compared is the first and the last model of the way."""
+    """The source, and what `isomorph convert` makes of it. What is compared is the first and the last model of the
+    way."""
     from isomorph.parity.legs import load, step
     from isomorph.parity.matching.recorded import from_conversion
 

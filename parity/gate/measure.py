@@ -1,10 +1,10 @@
 """Time and memory of a model, measured in fresh processes (`bare`): one for each model, on one thread.
 
 The time is judged by its ratio. Both processes load their model, warm up, and then run in turns, now one first and now
-the other, on the same core of the processor, so that what else the machine does meets both. Each turn gives a ratio, of
-the medians of its runs; the median over the turns is the figure, and the order statistics of the ratios give its interval
-at `CONFIDENCE`. As long as the limit lies in the interval more turns are made; where it still does at the end, the budget
-is not kept: it is not known to be.
+the other, on the same core of the processor, so that what else the machine does meets both. Each turn gives a ratio,
+of the medians of its runs; the median over the turns is the figure, and the order statistics of the ratios give its
+interval at `CONFIDENCE`. As long as the limit lies in the interval more turns are made; where it still does at the
+end, the budget is not kept: it is not known to be.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ ONE_THREAD = {
 Timed = Callable[[int], float]  # runs a model so many times: the median seconds of one run
 
 
-# --------------------------------------------------------------------------------------------------------------- budgets
+# -------------------------------------------------------------------------------------------------------------- budgets
 def latency_ratio(task: Task, limit: float, say: Report) -> BudgetLine:
     """The artifact's time for one run over the source's."""
     with contextlib.ExitStack() as stack:
@@ -70,7 +70,9 @@ def latency_ratio(task: Task, limit: float, say: Report) -> BudgetLine:
 def memory(task: Task, limit: float, say: Report) -> BudgetLine:
     """How far a fresh process grows while it loads the artifact and runs it once, its framework being imported."""
     if task.device != "cpu":
-        return BudgetLine("memory", limit, None, "bytes", f"it is measured on the cpu only, and the device is {task.device}")
+        return BudgetLine(
+            "memory", limit, None, "bytes", f"it is measured on the cpu only, and the device is {task.device}"
+        )
     with contextlib.ExitStack() as stack:
         _, load = stack.enter_context(_loads(task, say))
         say("load", 0, 0)
@@ -83,7 +85,7 @@ def _how(task: Task) -> str:
     return "one thread" if task.device == "cpu" else task.device
 
 
-# ------------------------------------------------------------------------------------------------------------ statistics
+# ----------------------------------------------------------------------------------------------------------- statistics
 @dataclass(frozen=True)
 class Ratios:
     """each: of every turn, the second model's time over the first's. first, second: median seconds for one run."""
@@ -133,7 +135,7 @@ def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[f
     return (ordered[rank - 1], ordered[count - rank]) if rank else (0.0, math.inf)
 
 
-# ----------------------------------------------------------------------------------------------------------- both models
+# ---------------------------------------------------------------------------------------------------------- both models
 @contextlib.contextmanager
 def _loads(task: Task, say: Report) -> Iterator[tuple[Load, Load]]:
     """What the two processes are to load: the models, and one input that both accept, of the example's sizes."""
@@ -164,7 +166,9 @@ def _inputs(task: Task, sides: Any) -> Iterator[tuple[Sequence[Any], tuple[str, 
     from isomorph.parity.ledger import Ledger
     from isomorph.parity.settings import Settings
 
-    settings = Settings(modes=("eval",), level="quick", backward=False, seed=task.entry.seed, dtype="own", explain=False)
+    settings = Settings(
+        modes=("eval",), level="quick", backward=False, seed=task.entry.seed, dtype="own", explain=False
+    )
     pair = prepare(sides.original, sides.converted, settings, Ledger(), {})
     if pair is None:
         raise NotMeasuredError("the inputs of the two models do not correspond")
@@ -201,7 +205,7 @@ class NotMeasuredError(UsageError):
     """Something cannot be measured, which fails."""
 
 
-# --------------------------------------------------------------------------------------------------------------- process
+# -------------------------------------------------------------------------------------------------------------- process
 class _Process:
     """A model in a process of its own, loaded and run once. loaded: bytes resident before, and at most since."""
 

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from isomorph.parity.report.options import add_report_options
+
 __all__ = ["VERIFY", "add_gate"]
 
 VERIFY = "gate verify"  # the name of the command: two words, which `cli.main` joins
@@ -59,10 +61,7 @@ def _add_run(gate: argparse.ArgumentParser) -> None:
     gate.add_argument("--no-cache", action="store_true", help="read no earlier results and keep none")
     gate.add_argument("--fresh", action="store_true", help="read no earlier results, but keep the new ones")
     gate.add_argument("--fail-fast", action="store_true", help="begin nothing new after the first failure")
-    gate.add_argument("--report", action="append", default=[], type=Path, metavar="PATH",
-                      help="write a report: .json, .html, .md, .xml (JUnit) or .sarif; a folder gets all; repeatable",
-                      )  # fmt: skip
-    gate.add_argument("--tensorboard", type=Path, metavar="DIR", help="write scalars and histograms for TensorBoard")
+    add_report_options(gate)
     gate.add_argument("--verdict", type=Path, metavar="FILE", help="write the verdict as an in-toto Statement")
     gate.add_argument("--blessing", type=Path, metavar="DIR", help="write BLESSED or NOT_BLESSED there, as TFX does")
     gate.add_argument("--list", action="store_true", help="print the tasks and stop")

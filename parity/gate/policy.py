@@ -11,21 +11,18 @@ import hashlib
 import json
 import os
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from isomorph.convert.errors import UsageError
 from isomorph.convert.named_code import suggest
-from isomorph.parity.gate import policy_keys as keys
 from isomorph.parity.gate.policy_lines import Lines
-from isomorph.parity.gate.policy_sense import contradictions
 
 __all__ = ["Budgets", "ModelEntry", "Policy", "Waiver", "find", "load"]
 
 NAME, PYPROJECT = "isomorph.toml", "pyproject.toml"
-SECTIONS = ("gate", "defaults", "model", "waiver")
 
 
 @dataclass(frozen=True)
@@ -43,9 +40,9 @@ class Budgets:
 class ModelEntry:
     """A `[[model]]`, with the defaults filled in. Paths are as written, relative to the gate file's folder.
 
-    Either artifact, as `isomorph check` takes it, or convert: the options of `isomorph convert`, "to" among them. checks:
-    the required ones; None where the file names none (see `required`). timeout: seconds for one request to a worker
-    process. memory_limit: bytes of a worker's address space. line: of its header in the file.
+    Either artifact, as `isomorph check` takes it, or convert: the options of `isomorph convert`, "to" among them.
+    checks: the required ones; None where the file names none (see `required`). timeout: seconds for one request to a
+    worker process. memory_limit: bytes of a worker's address space. line: of its header in the file.
     """
 
     name: str
@@ -113,8 +110,8 @@ class Waiver:
 @dataclass(frozen=True)
 class Policy:
     """A gate file. file: as it was found, relative to the working directory where it lies below it, with slashes.
-    folder: absolute. version: a verdict made under an older one is refused. valid_days: how long a verdict may be relied
-    on. sha256: of the file; of a pyproject.toml, of the section's content alone."""
+    folder: absolute. version: a verdict made under an older one is refused. valid_days: how long a verdict may be
+    relied on. sha256: of the file; of a pyproject.toml, of the section's content alone."""
 
     file: str
     folder: str
@@ -167,7 +164,9 @@ def load(path: str | os.PathLike[str] | None = None) -> Policy:
         if not isinstance(document, dict):
             raise UsageError(f"{_shown(file)} has no [tool.isomorph]; name the gate file, or write the section")
         text_of_it = json.dumps(document, sort_keys=True, default=str)
-    reader = _Reader(_shown(file), Lines(text, prefix))
+    from isomorph.parity.gate.policy_reader import Reader
+
+    reader = Reader(_shown(file), Lines(text, prefix))
     policy = reader.policy(document)
     reader.complain()
     content = text if not prefix else text_of_it
@@ -183,155 +182,3 @@ def _shown(file: Path) -> str:
         return full.relative_to(Path.cwd()).as_posix()
     except ValueError:
         return full.as_posix()
-
-
-class _Reader:
-    """Reads the tables of one file and collects what is wrong with them."""
-
-    def __init__(self, file: str, lines: Lines) -> None:
-        self.file, self.lines = file, lines
-        self.problems: list[tuple[int, str]] = []
-
-    def complain(self) -> None:
-        """UsageError, if anything was wrong."""
-        told = [f"{self.file}:{line}: {text}" for line, text in sorted(set(self.problems))]
-        if len(told) == 1:
-            raise UsageError(told[0])
-        if told:
-            raise UsageError("\n  ".join([f"{self.file}: {len(told)} problems", *told]))
-
-    def policy(self, document: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of a `Policy`."""
-        for section in document:
-            if section not in SECTIONS:
-                self._wrong(self.lines.of(section), f"unknown section [{section}]{_near(section, SECTIONS)}")
-        gate = self._table(document.get("gate", {}), "[gate]", keys.GATE, lambda key: self.lines.of("gate", key))
-        defaults = self._defaults(document.get("defaults", {}))
-        models = [self._model(table, at, defaults) for at, table in self._tables(document, "model")]
-        waivers = [self._waiver(table, at) for at, table in self._tables(document, "waiver")]
-        if "model" not in document:
-            self._wrong(1, "no [[model]]: there is nothing to judge")
-        self._unique("model", [(entry.name, entry.line) for entry in models if entry])
-        self._unique("waiver", [(entry.name, entry.line) for entry in waivers if entry])
-        for waiver in filter(None, waivers):
-            known = [entry.name for entry in models if entry]
-            if waiver.model not in known and None not in models:
-                self._wrong(waiver.line, f"waiver {waiver.name!r}: no [[model]] is named {waiver.model!r}"
-                            + suggest(waiver.model, known))  # fmt: skip
-        return {"file": self.file, "models": tuple(models), "waivers": tuple(waivers), **gate}
-
-    # -------------------------------------------------------------------------------------------------------- sections
-    def _tables(self, document: Mapping[str, Any], section: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        found = document.get(section, [])
-        if not isinstance(found, list) or not all(isinstance(table, dict) for table in found):
-            self._wrong(self.lines.of(section), f"{section!r} must be written as [[{section}]]")
-            return
-        yield from enumerate(found)
-
-    def _defaults(self, table: Any) -> dict[str, Any]:
-        def line(key: str) -> int:
-            return self.lines.of("defaults", key)
-
-        if not isinstance(table, dict):
-            self._wrong(line(""), "'defaults' must be a table")
-            return {}
-        for key in ("name", "source", "artifact", "convert"):
-            if key in table:
-                self._wrong(line(key), f"[defaults]: {key!r} is of one model; write it in its [[model]]")
-        rest = {key: value for key, value in table.items() if key not in (*keys.IDENTITY, "convert", "budgets")}
-        found = self._table(rest, "[defaults]", keys.SETTINGS, line, also=("budgets",))
-        return {**found, "budgets": self._budgets(table.get("budgets", {}), "[defaults.budgets]", line)}
-
-    def _model(self, table: Mapping[str, Any], at: int, defaults: Mapping[str, Any]) -> ModelEntry | None:
-        def line(key: str) -> int:
-            return self.lines.of("model", key, at)
-
-        before = len(self.problems)
-        where = f"model {table['name']!r}" if isinstance(table.get("name"), str) else "[[model]]"
-        rest = {key: value for key, value in table.items() if key not in ("convert", "budgets")}
-        found = self._table(rest, where, keys.MODEL, line, also=("convert", "budgets"))
-        budgets = self._budgets(table.get("budgets", {}), f"{where} budgets", line)
-        if "convert" in table:
-            found["convert"] = self._convert(table["convert"], where, line)
-        for key in ("name", "source"):
-            if key not in table:
-                self._wrong(line(""), f"{where}: {key!r} is missing")
-        if ("artifact" in table) == ("convert" in table):
-            what = "both, and it must be one" if "artifact" in table else "neither"
-            self._wrong(line(""), f"{where}: give 'artifact', a converted model, or 'convert', how to make it now: "
-                        f"there is {what}")  # fmt: skip
-        if len(self.problems) > before:
-            return None
-        merged = {**defaults, **found, "budgets": Budgets(**{**defaults.get("budgets", {}), **budgets})}
-        entry = ModelEntry(**merged, line=line(""))
-        for key, text in contradictions(entry):
-            self._wrong(line(key), f"{where}: {text}")
-        return entry
-
-    def _convert(self, table: Any, where: str, line: Callable[[str], int]) -> dict[str, Any]:
-        if not isinstance(table, dict):
-            self._wrong(line("convert"), f'{where}: \'convert\' must be a table such as {{ to = "keras" }}')
-            return {}
-        if "to" not in table:
-            self._wrong(line("convert"), f"{where}: convert: 'to' is missing: keras, onnx or torch")
-        return self._table(table, f"{where}: convert", keys.CONVERT, line)
-
-    def _budgets(self, table: Any, where: str, line: Callable[[str], int]) -> dict[str, Any]:
-        if not isinstance(table, dict):
-            self._wrong(line("budgets"), f"{where}: must be a table of {', '.join(keys.BUDGETS)}")
-            return {}
-        return self._table(table, where, keys.BUDGETS, line)
-
-    def _waiver(self, table: Mapping[str, Any], at: int) -> Waiver | None:
-        def line(key: str) -> int:
-            return self.lines.of("waiver", key, at)
-
-        before = len(self.problems)
-        where = f"waiver {table['name']!r}" if isinstance(table.get("name"), str) else "[[waiver]]"
-        found = self._table(table, where, keys.WAIVER, line)
-        for key in keys.NEEDED_OF_WAIVER:
-            if key not in table:
-                self._wrong(line(""), f"{where}: {key!r} is missing")
-        if len(self.problems) > before:
-            return None
-        return Waiver(findings=found.pop("finding"), **found, line=line(""))
-
-    # -------------------------------------------------------------------------------------------------------- the rest
-    def _table(
-        self, table: Any, where: str, known: Mapping[str, keys.Reader], line: Callable[[str], int],
-        also: tuple[str, ...] = (),
-    ) -> dict[str, Any]:  # fmt: skip
-        """Every key of a table, read."""
-        if not isinstance(table, dict):
-            self._wrong(line(""), f"{where}: must be a table")
-            return {}
-        found = {}
-        for key, value in table.items():
-            reader = known.get(key)
-            if reader is None:
-                self._wrong(line(key), f"{where}: unknown key {key!r}{_near(key, (*known, *also))}")
-                continue
-            try:
-                found[key] = reader(value)
-            except ValueError as error:
-                self._wrong(line(key), f"{where}: {key} = {_said(value)}: {error}")
-        return found
-
-    def _unique(self, section: str, named: list[tuple[str, int]]) -> None:
-        seen: dict[str, int] = {}
-        for name, line in named:
-            if name in seen:
-                self._wrong(line, f"{section} {name!r}: the name is taken already, in line {seen[name]}")
-            seen.setdefault(name, line)
-
-    def _wrong(self, line: int, text: str) -> None:
-        self.problems.append((line, text))
-
-
-def _near(name: str, known: tuple[str, ...]) -> str:
-    return suggest(name, known) or f"; known are {', '.join(known)}"
-
-
-def _said(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,6 +1,7 @@
 """What may stand in a gate file: each key, and how its value is read. Standard library only.
 
-A reader takes the value that TOML gave and returns it as the policy holds it, or raises ValueError with what it must be.
+A reader takes the value that TOML gave and returns it as the policy holds it, or raises ValueError with what it must
+be.
 """
 
 from __future__ import annotations

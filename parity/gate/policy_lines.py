@@ -1,4 +1,5 @@
-"""Where in a gate file a key stands: for messages, SARIF and pytest. TOML's parser does not say. Standard library only."""
+"""Where in a gate file a key stands: for messages, SARIF and pytest. TOML's parser does not say. Standard library
+only."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ _KEY = re.compile(r"\s*([\w\"'-]+)\s*[.=]")
 
 
 class Lines:
-    """The lines of a text. prefix: of all sections, "tool.isomorph." in a pyproject.toml. Read with the eye, not parsed:
-    a key that cannot be found is told the line of its section, and a section that cannot, the first line."""
+    """The lines of a text. prefix: of all sections, "tool.isomorph." in a pyproject.toml. Read with the eye, not
+    parsed: a key that cannot be found is told the line of its section, and a section that cannot, the first line."""
 
     def __init__(self, text: str, prefix: str = "") -> None:
         self._sections: dict[tuple[str, int], int] = {}  # (section, how manieth) -> line

@@ -50,11 +50,17 @@ def contradictions(entry: ModelEntry) -> Iterator[tuple[str, str]]:
         if check in left_out:
             yield "checks", f"checks: {check!r} is required, and {left_out[check]}"
     if entry.budgets.precision is not None and set(entry.dtypes) == {"float64"}:
-        yield "precision", 'budgets: precision is measured in the artifact\'s own dtype; dtypes must name "both" or "own"'
+        yield (
+            "precision",
+            'budgets: precision is measured in the artifact\'s own dtype; dtypes must name "both" or "own"',
+        )
     if entry.convert is not None:
         for key in ("artifact_weights", "backend", "python"):
             if getattr(entry, key) is not None:
-                yield key, f"{key} is for an 'artifact'; a model that is converted now is made in the gate's own process"
+                yield (
+                    key,
+                    f"{key} is for an 'artifact'; a model that is converted now is made in the gate's own process",
+                )
         for key in ("isolate", "memory_limit"):
             if getattr(entry, key):
                 yield key, f"{key} is for models that are opened from files or code, not for one that is converted now"

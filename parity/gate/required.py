@@ -13,10 +13,10 @@
 | determinism | the converted model was asked the same thing twice |
 | dropout | the law of random draws was judged |
 
-"Judged" is equal or failed: neither inconclusive nor vacuous. A policy that names its checks requires exactly those, and
-`outputs`. Where it names none, every check is required that the level does, but for what these two models cannot do:
-a format without gradients, a model without buffers, without parameters, without random draws. What that is the verdict
-says; it is kept with the result.
+"Judged" is equal or failed: neither inconclusive nor vacuous. A policy that names its checks requires exactly those,
+and `outputs`. Where it names none, every check is required that the level does, but for what these two models cannot
+do: a format without gradients, a model without buffers, without parameters, without random draws. What that is the
+verdict says; it is kept with the result.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Gap(NamedTuple):
 
 @dataclass(frozen=True)
 class Required:
-    """names: of the required checks. unmet: check -> why it compared nothing. excused: likewise, of those that no policy
-    names and these models cannot do."""
+    """names: of the required checks. unmet: check -> why it compared nothing. excused: likewise, of those that no
+    policy names and these models cannot do."""
 
     names: tuple[str, ...]
     unmet: Mapping[str, str]
@@ -87,7 +87,11 @@ def _gap(name: str, verdict: Verdict) -> Gap | None:
 
 # ---------------------------------------------------------------------------------------------------- one after another
 def _outputs(verdict: Verdict) -> Gap | None:
-    return None if _judged(verdict, quantity=("output",), stage=JUDGED) else Gap(_reason(verdict) or "no output was judged")
+    return (
+        None
+        if _judged(verdict, quantity=("output",), stage=JUDGED)
+        else Gap(_reason(verdict) or "no output was judged")
+    )
 
 
 def _gradients(verdict: Verdict) -> Gap | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -62,8 +62,8 @@ def run(policy: Policy, how: How = How(), progress: Progress | None = None, toda
     tasks = select(everything, how.only)
     engine = engine_of(how.engine, how.ray_address)
     progress.expects(len(tasks))
-    found = dict[str, Result]()
-    plans = [_plan(task, how) for task in tasks]
+    found, known = dict[str, Result](), dict[str, Any]()
+    plans = (_plan(task, how, known) for task in tasks)  # as they are asked for: to hash large models takes its time
     with contextlib.closing(_results(plans, engine, how, progress)) as results:
         for result in results:
             found[result.name] = result
@@ -91,9 +91,12 @@ class _Plan:
     identity: Any
 
 
-def _plan(task: Task, how: How) -> _Plan:
+def _plan(task: Task, how: How, known: dict[str, Any]) -> _Plan:
+    """known: identities by model, to which this one's is added."""
     entry = task.entry
-    identity = _identity(task)
+    if task.model not in known:
+        known[task.model] = _identity(task)
+    identity = known[task.model]
     elsewhere = how.engine == "ray" and task.kind in _MEASURED  # figures of whatever machine it comes to
     measured = machine_facts() if task.kind in _MEASURED else None
     key = None if elsewhere else key_of(task.settings, identity, environment_facts(entry.python), measured)
@@ -101,7 +104,7 @@ def _plan(task: Task, how: How) -> _Plan:
         task.name, "ERROR", original=entry.source, converted=entry.converted, device=task.device, place=task.place,
         settings=task.settings,
     )  # fmt: skip
-    folder = None if how.artifacts is None else str(how.artifacts / (key or hash_of([task.settings, task.name]))[:20])
+    folder = None if how.artifacts is None else str(how.artifacts / (key or hash_of([task.folder, task.name]))[:20])
     expected = {"software": software(), "models": identity} if how.engine == "ray" else {}
     job = Job(task.name, task.to_dict(), lost, entry.timeout * PATIENCE, folder, how.perform, expected)
     return _Plan(task, job, key, identity)
@@ -115,7 +118,7 @@ def _identity(task: Task) -> Any:
         return None
 
 
-def _results(plans: Sequence[_Plan], engine: Engine, how: How, progress: Progress) -> Results:
+def _results(plans: Iterable[_Plan], engine: Engine, how: How, progress: Progress) -> Results:
     """What is known, then what is reached, each kept before it is given on; last what has to be done alone."""
     new = list[_Plan]()
     for plan in plans:

@@ -21,15 +21,15 @@ class NotFoundError(IsomorphError):
     exit_code = 6
 
 
-def require(task: Task) -> dict[str, Path | None]:
-    """The modules below the gate's folder that a task's code is made of: name -> file.
+def require(task: Task) -> dict[str, Path]:
+    """The modules that a task's code is made of (`identity.Code`): name -> file or directory.
 
     NotFoundError: the folder, a file, a directory or a module is not there.
     """
     folder, entry = Path(task.folder), task.entry
     if not folder.is_dir():
         raise NotFoundError(f"the gate file's folder {folder} is not there")
-    modules: dict[str, Path | None] = {}
+    modules: dict[str, Path] = {}
     for key, text in _models(task):
         scheme, _, rest = text.partition(":")
         if is_code(text):
@@ -59,10 +59,13 @@ def _what(text: str) -> str:
 
 
 def unnamed(task: Task) -> str:
-    """After a model could not be opened: the name in its module that is not there, "" where that was not the reason."""
+    """After a model could not be opened: the name in its module that is not there, "" where that was not the
+    reason."""
     for key, text in _models(task):
         target, _, attribute = text.rpartition(":")
         if not is_code(text):
+            if _unlisted(text):
+                return f"{key} {text}: {target} has no architecture {attribute!r}"
             continue
         found = sys.modules.get(target, sys.modules.get(f"isomorph_source_{Path(target).stem}"))
         for part in attribute.split(".") if found is not None else ():
@@ -70,6 +73,15 @@ def unnamed(task: Task) -> str:
                 return f"{key} {text}: {target} has no {attribute!r}"
             found = getattr(found, part)
     return ""
+
+
+def _unlisted(text: str) -> bool:
+    """Whether it names an architecture that its library, which was loaded, does not have."""
+    scheme, _, name = text.partition(":")
+    timm, vision = sys.modules.get("timm"), sys.modules.get("torchvision.models")
+    if scheme == "timm" and timm is not None:
+        return not timm.is_model(name)
+    return scheme == "torchvision" and vision is not None and name not in vision.list_models()
 
 
 def subjects_of(task: Task) -> tuple[Subject, ...]:
@@ -82,7 +94,7 @@ def subjects_of(task: Task) -> tuple[Subject, ...]:
 
 
 def _subject(role: str, text: str, folder: Path, weights: str | None) -> tuple[Subject, ...]:
-    scheme, _, rest = text.partition(":")
+    scheme = text.partition(":")[0]
     try:
         if scheme in SCHEMES or is_code(text) or weights is not None:
             sha256 = identity.of_text(text, folder, weights)

@@ -22,9 +22,9 @@ MEASURED = ("size", "latency_ratio", "memory")  # the budgets that are tasks of 
 
 @dataclass(frozen=True)
 class Task:
-    """One thing to do. name: unique in its policy. model: the name of its `[[model]]`. kind: "check", or the budget that
-    is measured. folder: of the gate file, absolute: what relative paths and modules start from. place: its `[[model]]`
-    in the gate file. device, dtype: of the check. limit: of the budget."""
+    """One thing to do. name: unique in its policy. model: the name of its `[[model]]`. kind: "check", or the budget
+    that is measured. folder: of the gate file, absolute: what relative paths and modules start from. place: its
+    `[[model]]` in the gate file. device, dtype: of the check. limit: of the budget."""
 
     name: str
     model: str
@@ -70,7 +70,14 @@ def _of_model(policy: Policy, entry: ModelEntry) -> Iterator[Task]:
     for device in entry.devices:
         for dtype in entry.dtypes:
             yield Task(
-                f"{entry.name}::check[{device},{dtype}]", entry.name, "check", policy.folder, place, entry, device, dtype
+                f"{entry.name}::check[{device},{dtype}]",
+                entry.name,
+                "check",
+                policy.folder,
+                place,
+                entry,
+                device,
+                dtype,
             )
     for kind in MEASURED:
         limit = getattr(entry.budgets, kind)

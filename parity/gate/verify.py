@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path, PurePosixPath
@@ -81,7 +81,14 @@ def verify(
     refused = _refused(fact, rules, when)
     if refused is not None:
         return Verified(*refused, str(path), notes=fact.notes)
-    return _judged(fact, Path(path), rules is None)
+    return _judged(fact, Path(path), (*fact.notes, *_notes(fact, rules)))
+
+
+def _notes(fact: Fact, policy: tuple[str, int, str] | None) -> Iterator[str]:
+    if policy is None:
+        yield "the policy's version was not checked: no --policy"
+    elif fact.version > policy[1]:
+        yield f"made under version {fact.version} of the policy; {policy[0]} is version {policy[1]}"
 
 
 def _refused(fact: Fact, policy: tuple[str, int, str] | None, when: datetime) -> tuple[int, str] | None:
@@ -104,9 +111,8 @@ def _refused(fact: Fact, policy: tuple[str, int, str] | None, when: datetime) ->
     return None
 
 
-def _judged(fact: Fact, path: Path, unruled: bool) -> Verified:
+def _judged(fact: Fact, path: Path, notes: tuple[str, ...]) -> Verified:
     """The model itself against the hashes."""
-    notes = (*fact.notes, *(["the policy's version was not checked: no --policy"] if unruled else []))
     try:
         kind, sha256, _ = digest.of(path)
     except UsageError as error:

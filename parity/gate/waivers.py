@@ -1,8 +1,8 @@
 """Waivers: findings that somebody answers for, until a day. Pure; standard library only.
 
-A waiver covers what its patterns name, of its own model alone: mismatches of a verdict ("kind/quantity/name") and budgets
-that were not kept ("budget/NAME"). Nothing else can be waived: a model that is not there, a check that compared nothing
-or could not be done stands against the model whoever answers for it.
+A waiver covers what its patterns name, of its own model alone: mismatches of a verdict ("kind/quantity/name") and
+budgets that were not kept ("budget/NAME"). Nothing else can be waived: a model that is not there, a check that
+compared nothing or could not be done stands against the model whoever answers for it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def apply(
     """(the results with what is waived, extra results `waiver::NAME` about the waivers themselves).
 
     A result whose every finding is covered passes, with `waived` filled; its verdict stays as it is. An expired waiver
-    covers nothing and is WAIVER_EXPIRED, once its model was looked at; one that covers nothing in a complete run of its
-    model is WAIVER_UNUSED. today: a day in UTC, by default the current one.
+    covers nothing and is WAIVER_EXPIRED, once its model was looked at; one that covers nothing in a complete run of
+    its model is WAIVER_UNUSED. today: a day in UTC, by default the current one.
     """
     today = today or datetime.datetime.now(datetime.UTC).date()
     tasks = tasks_of(policy)

@@ -176,7 +176,7 @@ class GateItem(pytest.Item):
 
 def waiver_reports(config: pytest.Config, results: Iterable[Result]) -> Iterator[pytest.TestReport]:
     """Reports about waivers, of the results of a whole session: failed, and passed for those that were needed, so that
-    --lf forgets what has been put right. results: named by node id. UsageError: a gate file is no longer what it was."""
+    --lf forgets what has been put right. results: named by node id. UsageError: a gate file cannot be read any more."""
     by_file: dict[str, list[Result]] = {}
     for result in results:
         file, _, name = result.name.partition("::")

@@ -70,7 +70,8 @@ class Parity:
 
     def _convert(self, model: Any, inputs: Any, options: Mapping[str, Any]) -> tuple[Any, IsomorphError | None]:
         try:
-            conversion, comparison = models.convert(model, inputs, options)
+            with models.quiet():
+                conversion, comparison = models.convert(model, inputs, options)
         except IsomorphError as error:
             self._count += 1
             status: Status = "UNSUPPORTED" if isinstance(error, UnsupportedError) else "ERROR"
@@ -88,11 +89,12 @@ class Parity:
         name, pair = keeping.name_of(self._item, self._count), (original, converted)
         verdict, failure = None, None
         try:
-            choice = chosen(self._item, models.named(options))
-            for device in choice.devices:
-                label = f"{name}[{device}]" if len(choice.devices) > 1 else name
-                verdict, failed = self._on_device(label, pair, inputs, choice, device)
-                failure = failure or failed
+            with models.quiet():
+                choice = chosen(self._item, models.named(options))
+                for device in choice.devices:
+                    label = f"{name}[{device}]" if len(choice.devices) > 1 else name
+                    verdict, failed = self._on_device(label, pair, inputs, choice, device)
+                    failure = failure or failed
         except Exception as error:
             first, second = map(models.described, pair)
             keeping.keep(self._item, Result(name, "ERROR", one_line(error), first, second))

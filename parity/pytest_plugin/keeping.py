@@ -16,10 +16,10 @@ import pytest
 from isomorph.parity.console import json_text
 from isomorph.parity.plugin import BASELINES, RESULTS
 from isomorph.parity.pytest_plugin.baseline import HOW, baselines_of
-from isomorph.parity.pytest_plugin.figures import figures
 from isomorph.parity.pytest_plugin.models import check
 from isomorph.parity.pytest_plugin.options import Choice
 from isomorph.parity.record import Place, Result
+from isomorph.parity.report.texts import figures, line, plain
 from isomorph.parity.runners.spec import ModelSpec
 from isomorph.parity.settings import Settings
 
@@ -35,8 +35,9 @@ def keep(item: pytest.Item, result: Result) -> None:
     """Add a result to the run."""
     path, line, _ = item.location
     placed = replace(result, place=Place(Path(path).as_posix(), (line or 0) + 1))
-    item.stash.setdefault(RESULTS, []).append(json.loads(json_text(placed.to_dict())))  # numpy's numbers become plain
-    item.user_properties += [(f"parity.{name}", value) for name, value in _properties(placed)]
+    said = json.loads(json_text(placed.to_dict()))  # numpy's numbers become plain
+    item.stash.setdefault(RESULTS, []).append(said)
+    item.user_properties += _properties(Result.from_dict(said))
 
 
 def judged(
@@ -67,12 +68,8 @@ def again(item: pytest.Item, seed: int, device: str | None) -> str:
 
 
 def _properties(result: Result) -> list[tuple[str, str]]:
-    """What JUnit XML says of one check; one set of properties for each."""
-    found = figures(result.to_dict())
-    said: dict[str, Any] = {
-        "name": result.name, "status": result.status, "original": result.original, "converted": result.converted,
-        "device": result.device, "compared": found.compared, "worst": found.worst, "tolerance": found.tolerance,
-        "ratio": found.ratio, "examples": found.examples, "seed": found.seed, "seconds": result.seconds,
-        "message": result.message if not result.passed else None, "reproducer": result.artifacts.get("reproducer"),
-    }  # fmt: skip
-    return [(name, str(value)) for name, value in said.items() if value is not None]
+    """What JUnit XML says of one check; one set of properties for each, by the names of parity/report/junit.py."""
+    said = {"name": result.name, "original": result.original, "converted": result.converted}
+    found = {f"parity.{name}": line(value) for name, value in said.items()} | figures(result)
+    found["parity.seconds"] = str(result.seconds)
+    return list((found if result.passed else found | {"parity.message": plain(result.message)}).items())

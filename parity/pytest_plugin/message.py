@@ -70,7 +70,8 @@ def _counterexample(found: Counterexample) -> Iterator[str]:
     yield f"smallest example: {found.mode} mode, {found.case}, {how}, {found.runs} runs"
     for name, said in found.inputs.items():
         values = said["values"]
-        text = _nested(values, said["shape"]) if values is not None else f"{said['nonzero']} elements are not zero"
+        text = f"{said['nonzero']} elements are not zero" if said["nonzero"] else "all zero"
+        text = _nested(values, said["shape"]) if values is not None else text
         yield f"  {name} = {said['dtype']}{list(said['shape'])} {text}"
 
 

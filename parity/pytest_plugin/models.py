@@ -7,6 +7,7 @@ import inspect
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,7 @@ from isomorph.parity.record import Subject
 from isomorph.parity.runners.spec import ModelSpec
 from isomorph.parity.verdict import Verdict
 
-__all__ = ["check", "convert", "described", "named", "plain_settings", "specs", "subjects", "untraced"]
+__all__ = ["check", "convert", "described", "named", "plain_settings", "quiet", "specs", "subjects"]
 
 _MODELS = ("original", "converted", "inputs")
 
@@ -70,8 +71,7 @@ def convert(model: Any, inputs: Any, options: Mapping[str, Any]) -> tuple[Any, d
         args, kwargs = _call(inputs)
         if args is not None:
             ours = {"example_args": args, "example_kwargs": kwargs, **ours}
-        with untraced():
-            return to_keras(model, **ours), rest
+        return to_keras(model, **ours), rest
     from isomorph.convert.onnx_in.api import to_torch
 
     ours, rest = _split(to_torch, options)
@@ -79,15 +79,18 @@ def convert(model: Any, inputs: Any, options: Mapping[str, Any]) -> tuple[Any, d
 
 
 @contextlib.contextmanager
-def untraced() -> Iterator[None]:
-    """torch.export traces itself to a logger, for tools of its own; pytest, which captures each logger, would show
-    that with the failure."""
+def quiet() -> Iterator[None]:
+    """No warnings: a check runs the models hundreds of times, and where warnings are errors (`-W error`) a framework's
+    would be a model's failure. No records of torch.export's tracing, which is for tools of its own: pytest captures
+    each logger, and would show them with the failure."""
     trace = logging.getLogger("torch.__trace")
     captures = [handler for handler in trace.handlers if type(handler).__module__.startswith("_pytest.")]
     for handler in captures:
         trace.removeHandler(handler)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         for handler in captures:
             trace.addHandler(handler)
@@ -125,12 +128,12 @@ def subjects(pair: tuple[Any, Any]) -> tuple[Subject, ...]:
 
 def plain_settings(choice: Choice) -> dict[str, Any]:
     """What was chosen, as the record keeps it."""
-    shown = (str, int, float, bool, type(None))
+    known = (str, int, float, bool, type(None))
     found: dict[str, Any] = {"profile": choice.profile}
     for name, value in choice.arguments.items():
-        if name != "report":
-            plain = isinstance(value, shown) or (isinstance(value, tuple) and all(isinstance(v, shown) for v in value))
-            found[name] = value if plain else str(value)
+        plain = isinstance(value, known) or (isinstance(value, tuple) and all(isinstance(v, known) for v in value))
+        if name != "report":  # `check`'s own `profile` says whether modules are measured
+            found["modules" if name == "profile" else name] = value if plain else str(value)
     return found
 
 

@@ -13,7 +13,6 @@ import pytest
 
 from isomorph.convert.errors import one_line
 from isomorph.parity.plugin import REPRODUCERS
-from isomorph.parity.pytest_plugin.models import untraced
 from isomorph.parity.pytest_plugin.options import option
 from isomorph.parity.runners.spec import ModelSpec
 from isomorph.parity.verdict import Verdict
@@ -50,8 +49,7 @@ class Reproducers:
         try:
             top = top or self._request.getfixturevalue("tmp_path_factory").mktemp("parity")
             top.mkdir(parents=True, exist_ok=True)
-            with untraced():
-                folder = reproduce(verdict, original, converted, top / slug(name))
+            folder = reproduce(verdict, original, converted, top / slug(name))
         except Exception as error:  # the failure itself is what matters, and is told
             return Reproducer(text=f"none ({one_line(error)})")
         shown = folder.relative_to(top.parent).as_posix() if report else str(folder)

@@ -2,47 +2,61 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
 
 import pytest
 
-from isomorph.parity.pytest_plugin.figures import figures
 from isomorph.parity.pytest_plugin.merge import Collector
+from isomorph.parity.record import Result
+from isomorph.parity.report.restore import restore
+from isomorph.parity.report.texts import line, seconds
+from isomorph.parity.verdict import Check, Verdict
 
 __all__ = ["write"]
 
 
 def write(terminal: pytest.TerminalReporter, collector: Collector) -> None:
     """A line for each check, the totals, where the reports are; with -q the totals and what did not pass."""
-    results = [result.to_dict() for result in collector.results]
+    results = collector.results
     told = [*collector.record.notes, *collector.told]
     if not results and not told:
         return
     terminal.section("parity")
     for result in results:
-        passed = result["status"] == "PASS"
-        if not passed or terminal.verbosity >= 0:
-            terminal.write(result["status"], green=passed, red=not passed)
+        if not result.passed or terminal.verbosity >= 0:
+            terminal.write(result.status, green=result.passed, red=not result.passed)
             terminal.write_line(f" {_line(result)}")
-    for line in ([_totals(results)] if results else []) + told:
-        terminal.write_line(line)
+    for text in ([_totals(results)] if results else []) + told:
+        terminal.write_line(text)
 
 
-def _line(result: Mapping[str, Any]) -> str:
-    found = figures(result)
-    said = [f"{found.compared} compared"] if result["verdict"] is not None else []
-    if found.worst is not None:
-        said.append(f"worst {found.worst:.1e} of {found.tolerance:.1e}")
-    if found.ratio is not None:
-        said.append(f"{found.ratio:.2g}x own error")
-    said.append(f"{result['seconds']:.1f} s")
-    line = f"{result['name']}: {', '.join(said)}"
-    return f"{line}; {result['message']}" if result["message"] else line
+def _line(result: Result) -> str:
+    verdict = restore(result.verdict)
+    said = [] if verdict is None else _figures(verdict, result.passed)
+    text = f"{result.name}: {', '.join([*said, seconds(result.seconds)])}"
+    return line(f"{text}; {result.message}" if result.message else text)
 
 
-def _totals(results: list[dict[str, Any]]) -> str:
-    counts = Counter(result["status"] for result in results)
+def _figures(verdict: Verdict, passed: bool) -> list[str]:
+    """How much was compared, the error that is nearest to what is allowed, and the largest in units of the original's
+    own. What failed and was excused is not what a PASS rests on."""
+    checks = [check for check in verdict.checks if check.compared]
+    said = [f"{sum(check.compared for check in checks)} compared"]
+    worst = max((check for check in checks if not (passed and check.failed)), key=_share, default=None)
+    if worst is not None:
+        said.append(f"worst {worst.worst:.1e} of {worst.tolerance:.1e}")
+    ratios = [check.ratio for check in checks if check.ratio is not None]
+    return [*said, f"{max(ratios):.2g}x own error"] if ratios else said
+
+
+def _share(check: Check) -> float:
+    if math.isnan(check.worst):
+        return math.inf
+    return check.worst / check.tolerance if check.tolerance else math.inf if check.worst else 0.0
+
+
+def _totals(results: tuple[Result, ...]) -> str:
+    counts = Counter(result.status for result in results)
     parts = ", ".join(f"{count} {status}" for status, count in counts.items())
     return f"{len(results)} parity check{'s' if len(results) != 1 else ''}: {parts}"

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from isomorph.convert.errors import UsageError
+from isomorph.convert.whole import whole
 from isomorph.parity.record import EXIT_CODES, BudgetLine, Record, Result
 
 from .restore import number, restore
@@ -52,28 +53,28 @@ def write(record: Record, path: str | os.PathLike[str]) -> Written:
     Raises:
         UsageError: the path is neither, cannot be written, or needs a library that is not installed.
     """
-    from isomorph.parity.cli_convert import write_text
-
     path, many = check_path(path)
     if _is_summary(path):
         return _append(record, path)
-    notes: list[str] = []
     drawn: dict[Path, str] = {}
+    left_out: dict[Path, str] = {}
     for file in [path / name for name in FOLDER] if many else [path]:
         try:
             drawn[file] = _draw(_placed(record, file.parent), file)
         except UsageError as error:
             if not many:
                 raise
-            notes.append(f"{file.name} was left out: {error}" + _remove(file))
+            left_out[file] = f"{file.name} was left out: {error}"
+    first = next(iter(drawn))
     try:
-        next(iter(drawn)).parent.mkdir(parents=True, exist_ok=True)
+        first.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
-    for file, text in drawn.items():
-        write_text(file, text.rstrip("\n"))
+    with whole(first) as scratch:  # all of them beside it, then moved into place together
+        for file, text in drawn.items():
+            scratch.with_name(file.name).write_text(text.rstrip("\n") + "\n", encoding="utf-8")
     written = Written(drawn)
-    written.notes = tuple(notes)
+    written.notes = tuple(note + _remove(file) for file, note in left_out.items())
     return written
 
 

@@ -47,12 +47,13 @@ def _array(name: str, said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _picture(preview: Mapping[str, Any]) -> dict[str, Any]:
+    low, high = figure(preview["low"], 4), figure(preview["high"], 4)
     scale = max(1, min(16, 256 // max(preview["width"], preview["height"], 1)))
     return {
         "uri": png_uri(preview),
         "width": preview["width"] * scale,
         "height": preview["height"] * scale,
-        "range": f"black is {figure(preview['low'], 4)}, white is {figure(preview['high'], 4)}",
+        "range": f"every element is {low}" if low == high else f"black is {low}, white is {high}",
     }
 
 

@@ -4,36 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import replace
 from typing import Any
 
-from isomorph.parity.report.html_text import finite, seconds
-from isomorph.parity.verdict import Check, Verdict
+from isomorph.parity.report.html_text import seconds
+from isomorph.parity.verdict import Verdict
 
 __all__ = ["coverage_facts", "headline", "timings"]
 
 SHOWN = 200  # names in a list
 LABELS = ("not judged", "not checked", "warning", "reason")
-NUMBERS = ("worst", "tolerance", "ratio")
 
 
-def headline(verdict: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def headline(verdict: Verdict) -> list[tuple[str, str, str]]:
     """(kind, label, text) of the lines of `Verdict.summary` that say what was compared and what was not; the label
-    is "" where the line before has the same."""
-    if not verdict:
-        return []
-    known = {field.name for field in fields(Check)}
-    checks = tuple(
-        Check(**{k: finite(v) if k in NUMBERS and v is not None else v for k, v in said.items() if k in known})
-        for said in verdict.get("checks", ())
-    )
-    whole = Verdict(verdict["status"], checks, (), verdict.get("coverage", {}), verdict.get("seed", 0))
+    stands before the first line of its kind only."""
+    whole = replace(verdict, mismatches=(), counterexample=None, located=())  # the page shows these in full
     first, *lines = whole.summary().splitlines()
     found = [("compared", first.partition(": ")[2].removeprefix("compared "))]
     for line in lines:
         label, mark, text = line.partition(": ")
         found.append((label, text) if mark and label in LABELS else ("measured", line))
-    # A label stands before the first of its lines only.
     labels = [label for label, _ in found]
     return [(label, "" if label in labels[:at] else label, text) for at, (label, text) in enumerate(found)]
 
@@ -50,6 +41,8 @@ def coverage_facts(coverage: Mapping[str, Any]) -> list[tuple[str, str, list[str
     buffers = coverage.get("buffers", {})
     found += _list("buffers compared", buffers.get("compared", ()))
     found += _list("buffers without a counterpart", buffers.get("absent", ()))
+    left = coverage.get("evidence_left_out", 0)
+    found += [("arrays not listed one by one", str(left), [])] if left else []
     found += _teeth(coverage.get("teeth", ()))
     relations = coverage.get("relations", {}).get("held", {})
     found += _list("relations that hold", [relation for relation, names in relations.items() if names])
@@ -71,7 +64,8 @@ def _examples(coverage: Mapping[str, Any]) -> list[tuple[str, str, list[str]]]:
     modes = Counter(item["mode"] for item in cases)
     kinds = Counter(item["case"]["distribution"] for item in cases)
     short = ", ".join(f"{number} in {mode} mode" for mode, number in modes.items())
-    found = [("examples", short, []), ("drawn from", ", ".join(f"{k} {n}" for k, n in kinds.items()), [])]
+    found: list[tuple[str, str, list[str]]] = [("examples", short, [])]
+    found += [("drawn from", ", ".join(f"{k} {n}" for k, n in kinds.items()), [])]
     dims = coverage.get("dims", {})
     found += [(f"sizes of axis {name}", ", ".join(map(str, sizes)), []) for name, sizes in dims.items()]
     return found

@@ -14,24 +14,32 @@ __all__ = ["embedded"]
 
 FIGURES = ("forward", "forward_floor", "gradient", "gradient_floor")
 COUNTS = ("compared", "equal", "failed", "inconclusive", "vacuous")
-# Above so many lines of evidence only the worst are embedded; the page says how many were left out.
-LINES = 40_000
+ERRORS = ("error", "tolerance", "floor", "ratio")
+# Above so many lines of evidence, a page in all, only the worst are embedded; the page says how many were left out. A
+# model of 2,000 modules has some 20,000, which take about 1 MB.
+LINES = 60_000
+FEWEST = 2_000  # of each result, however many there are
 
 
-def embedded(verdict: Mapping[str, Any] | None) -> str:
-    """JSON that may stand inside a script element of any page: no character of markup is left in it."""
-    said = {} if verdict is None else compact(verdict)
+def embedded(verdict: Mapping[str, Any] | None, results: int = 1) -> str:
+    """JSON that may stand inside a script element of any page: no character of markup is left in it.
+
+    results: how many share the page.
+    """
+    said = {} if verdict is None else compact(verdict, max(FEWEST, LINES // max(1, results)))
     text = json.dumps(said, separators=(",", ":"), ensure_ascii=True)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def compact(verdict: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts of a verdict that are drawn in the browser; empty where it measured none of them."""
+def compact(verdict: Mapping[str, Any], lines: int = LINES) -> dict[str, Any]:
+    """The parts of a verdict that are drawn in the browser; empty where it measured none of them. lines: of evidence,
+    at most."""
     tree = _Tree()
     for profile in verdict.get("modules", ()):
         tree.profile(profile)
     located = [tree.located(item) for item in verdict.get("located", ())]
-    evidence = _evidence(verdict.get("evidence", ()), tree)
+    differing = {_array_of(item) for item in verdict.get("mismatches", ())}
+    evidence = _evidence(verdict.get("evidence", ()), tree, lines, differing)
     ran = verdict.get("coverage", {}).get("modules", {})
     never = [tree.index(path) for path in ran.get("never", ())]
     for path in ran.get("ran", ()):
@@ -95,13 +103,14 @@ def suffix(name: str, path: str) -> str:
     return name[len(path) + 1 :] if path and name.startswith(path + ".") else "=" + name
 
 
-def _evidence(lines: Iterable[Mapping[str, Any]], tree: _Tree) -> dict[str, Any]:
-    """`groups`: stage, quantity, mode, dtype. `arrays`: name and module. `rows`: a column each, numbers of the two."""
+def _evidence(lines: Iterable[Mapping[str, Any]], tree: _Tree, most: int, differing: set[Any]) -> dict[str, Any]:
+    """`groups`: stage, quantity, mode, dtype. `arrays`: name and module. `rows`: a column each, numbers of the two.
+    `differs`: whether what failed stands against the model: in the precision stage one example is a vote only."""
     every = list(lines)
-    kept = every if len(every) <= LINES else sorted(every, key=_severity, reverse=True)[:LINES]
+    kept = every if len(every) <= most else sorted(every, key=_severity, reverse=True)[:most]
     groups: dict[tuple[str, ...], int] = {}
     arrays: dict[tuple[str, int], int] = {}
-    rows: dict[str, list[Any]] = {key: [] for key in ("group", "array", *COUNTS, "error", "tolerance", "floor")}
+    rows: dict[str, list[Any]] = {key: [] for key in ("group", "array", *COUNTS, "differs", *ERRORS)}
     for line in kept:
         group = (line["stage"], line["quantity"], line["mode"], line["dtype"])
         array = (suffix(line["name"], line["module"]), tree.index(line["module"]))
@@ -109,14 +118,21 @@ def _evidence(lines: Iterable[Mapping[str, Any]], tree: _Tree) -> dict[str, Any]
         rows["array"].append(arrays.setdefault(array, len(arrays)))
         for key in COUNTS:
             rows[key].append(line[key])
-        for key in ("error", "tolerance", "floor"):
-            rows[key].append(_short(line[key]))
+        rows["differs"].append(
+            int(line["failed"] > 0 and (line["stage"] != "precision" or _array_of(line) in differing))
+        )
+        for key in ERRORS:
+            rows[key].append(_short(line.get(key)))
     # Most columns of counts hold the same number for long: one number stands for a column of equal ones.
     shrunk = {key: column[0] if column and len(set(map(str, column))) == 1 else column for key, column in rows.items()}
     return {
         "groups": [list(group) for group in groups], "arrays": [list(array) for array in arrays], "rows": shrunk,
         "lines": len(kept), "omitted": len(every) - len(kept),
     }  # fmt: skip
+
+
+def _array_of(said: Mapping[str, Any]) -> tuple[str, ...]:
+    return said["quantity"], said["name"], said["mode"], said["dtype"]
 
 
 def _severity(line: Mapping[str, Any]) -> tuple[bool, float]:

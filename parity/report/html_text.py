@@ -93,10 +93,10 @@ def _check(result: Result, verdict: Mapping[str, Any]) -> list[str]:
     inputs = said.get("inputs") or ()
     for text in inputs if isinstance(inputs, Sequence) and not isinstance(inputs, str) else ():
         command += ["--input", str(text)]
-    for key, default in (("level", "full"), ("examples", None), ("dtype", "both")):
+    for key, default in {"level": "full", "examples": None, "dtype": "both"}.items():
         if said.get(key) not in (None, default):
             command += [f"--{key}", str(said[key])]
-    modes = said.get("modes") or ()
+    modes: Sequence[Any] = said.get("modes") or ()
     if len(modes) == 1:
         command += ["--mode", str(modes[0])]
     if said.get("strict") is not None:

@@ -12,6 +12,7 @@ from isomorph.parity.record import EXIT_CODES, BudgetLine, Record, Result
 from isomorph.parity.report.html_case import counterexample, located
 from isomorph.parity.report.html_coverage import coverage_facts, headline, timings
 from isomorph.parity.report.html_text import commands, count, figure, ratio, seconds, size, tone
+from isomorph.parity.report.restore import restore
 
 __all__ = ["page_view"]
 
@@ -48,17 +49,21 @@ def _said(counts: Counter[Any], total: int) -> str:
 
 
 def _result(result: Result, record: Record, index: int, folder: Path | None) -> dict[str, Any]:
-    verdict = result.verdict or {}
+    # As this version has it: what an older one did not say yet takes its default. What is large is drawn elsewhere.
+    whole = restore(None if result.verdict is None else {**result.verdict, "evidence": (), "distributions": ()})
+    verdict = {} if whole is None else whole.to_dict()
     coverage = verdict.get("coverage", {})
     mismatches = verdict.get("mismatches", ())
     own = {k: v for k, v in verdict.get("environment", {}).items() if record.environment.get(k) != v}
     return {
         "index": index,
-        "name": result.name,
+        "name": result.name or "(unnamed)",
         "status": result.status,
         "tone": tone(result.status),
         "verdict_status": verdict.get("status", ""),
         "message": result.message,
+        # Not where the line below says the same.
+        "lead": "" if whole is not None and result.message == whole.summary().splitlines()[0] else result.message,
         "original": result.original,
         "converted": result.converted,
         "device": result.device,
@@ -66,9 +71,9 @@ def _result(result: Result, record: Record, index: int, folder: Path | None) -> 
         "seconds": seconds(result.seconds),
         "raw_seconds": result.seconds,
         "place": "" if result.place is None else f"{result.place.file}:{result.place.line}",
-        "headline": headline(verdict),
+        "headline": [] if whole is None else headline(whole),
         "facts": coverage_facts(coverage),
-        "checks": [_check(check) for check in verdict.get("checks", ())],
+        "checks": [_check(check, mismatches) for check in verdict.get("checks", ())],
         "mismatches": [_mismatch(item) for item in mismatches[:SHOWN]],
         "more_mismatches": max(0, len(mismatches) - SHOWN),
         "located": [located(item) for item in verdict.get("located", ())],
@@ -81,12 +86,21 @@ def _result(result: Result, record: Record, index: int, folder: Path | None) -> 
         "artifacts": [(name, path, _link(path, folder)) for name, path in result.artifacts.items()],
         "commands": commands(result, record, verdict),
         "timings": timings(coverage.get("timings", {})),
-        "modules": len(verdict.get("modules", ())),
-        "tree": bool(verdict.get("modules") or verdict.get("evidence") or verdict.get("located")),
-        "plots": bool(verdict.get("modules")),
-        "distributions": bool(verdict.get("distributions")),
+        "parts": _parts(result.verdict or {}),
         "verdict": bool(verdict),
     }
+
+
+def _parts(verdict: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(part, heading) of what the page's script draws."""
+    ran = verdict.get("coverage", {}).get("modules", {}).get("ran")
+    known = verdict.get("modules") or verdict.get("evidence") or verdict.get("located")
+    every = (
+        ("tree", "Modules", known or ran),
+        ("errors", "Error per module", verdict.get("modules")),
+        ("distributions", "Distribution of errors", verdict.get("distributions")),
+    )
+    return [(part, heading) for part, heading, drawn in every if drawn]
 
 
 def _rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -101,12 +115,14 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def _check(check: Mapping[str, Any]) -> dict[str, Any]:
+def _check(check: Mapping[str, Any], mismatches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    alike = ("quantity", "mode", "dtype")
+    against = check["stage"] != "precision" or any(all(m[key] == check[key] for key in alike) for m in mismatches)
     numbers = {key: count(check[key]) for key in ("names", "compared", "equal", "failed", "inconclusive", "vacuous")}
     return {
         **{key: check[key] for key in ("stage", "quantity", "mode", "dtype")},
         **numbers,
-        "bad": bool(check["failed"]),
+        "bad": bool(check["failed"]) and against,  # in the precision stage one example is a vote, no failure
         "worst": figure(check["worst"]),
         "tolerance": figure(check["tolerance"]),
         "ratio": ratio(check["ratio"]),

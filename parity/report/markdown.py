@@ -99,7 +99,7 @@ def _body(result: Result) -> Iterator[str]:
     yield ""
     if not result.passed and MEANS.get(result.status, ("", ""))[1]:
         yield from (MEANS[result.status][1], "")
-    yield from _list("Budgets", [budget(row) for row in result.budgets])
+    yield from _list("Budgets", [budget(row) + _waived(result, f"budget/{row.name}") for row in result.budgets])
     yield from _list("Waived", [waiver(row) for row in result.waived])
     if verdict is not None:
         yield from _verdict(verdict, result)
@@ -124,8 +124,12 @@ def _verdict(verdict: Verdict, result: Result) -> Iterator[str]:
 
 
 def _mismatch(mismatch: Mismatch, result: Result) -> str:
-    waived = waived_by(result, finding(mismatch))
-    return f"{mismatch}" + (f" [waived: {waived.name}]" if waived else "")
+    return f"{mismatch}{_waived(result, finding(mismatch))}"
+
+
+def _waived(result: Result, said: str) -> str:
+    waived = waived_by(result, said)
+    return f" [waived: {waived.name}]" if waived else ""
 
 
 def _counterexample(found: Counterexample) -> Iterator[str]:

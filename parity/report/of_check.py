@@ -111,7 +111,10 @@ def _place(target: str) -> Place | None:
 
     code = code_of(target, Path.cwd())
     module, _, name = target.rpartition(":")
-    file = None if code is None else code.modules.get(module) or next(iter(code.files), None)
+    if code is None:
+        return None
+    file = code.modules.get(module)
+    file = file if file is not None and file.is_file() else next(iter(code.files), None)
     return None if file is None else Place(_near(file), _line(file, name))
 
 

@@ -6,7 +6,7 @@ By the annotations of the dataclasses of parity/verdict.py, so that a field whic
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -28,7 +28,7 @@ def restore(said: Mapping[str, Any] | None) -> Verdict | None:
     if said is None:
         return None
     try:
-        found: Verdict = _build(Verdict, said)
+        found: Verdict = _reader(Verdict)(said)
         found.summary()  # also what `coverage` holds has the form that the faces draw
     except (AttributeError, KeyError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
@@ -51,34 +51,46 @@ def gaps(verdict: Verdict) -> list[str]:
 
 
 @cache
-def _hints(cls: Any) -> dict[str, Any]:
-    return get_type_hints(cls)
-
-
-def _build(cls: Any, said: Any) -> Any:
-    if not isinstance(said, Mapping):
-        raise TypeError(f"{cls.__name__}: {said!r:.60} is no object")
-    hints = _hints(cls)
-    return cls(**{f.name: _value(hints[f.name], said[f.name]) for f in fields(cls) if f.name in said})
-
-
-def _value(hint: Any, said: Any) -> Any:
-    """`said` as the annotation wants it: objects to dataclasses, lists to tuples, "nan" and the like to numbers."""
+def _reader(hint: Any) -> Callable[[Any], Any]:
+    """What makes a value of the annotation: objects to dataclasses, lists to tuples, "nan" and the like to numbers."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        if said is None and type(None) in arguments:
-            return None
-        return _value(next(a for a in arguments if a is not type(None)), said)
+        inner = _reader(next(a for a in arguments if a is not type(None)))
+        return lambda said: None if said is None else inner(said)
     if origin is tuple:
+        return _tuple_reader(arguments)
+    if is_dataclass(hint):
+        return _object_reader(hint)
+    return _number if hint in (int, float) else lambda said: said
+
+
+def _object_reader(cls: Any) -> Callable[[Any], Any]:
+    hints = get_type_hints(cls)
+    readers = [(f.name, _reader(hints[f.name])) for f in fields(cls)]
+
+    def read(said: Any) -> Any:
+        if not isinstance(said, Mapping):
+            raise TypeError(f"{cls.__name__}: {said!r:.60} is no object")
+        return cls(**{name: reader(said[name]) for name, reader in readers if name in said})
+
+    return read
+
+
+def _tuple_reader(arguments: tuple[Any, ...]) -> Callable[[Any], Any]:
+    many = arguments[1:] == (...,)
+    readers = [_reader(argument) for argument in arguments if argument is not ...]
+
+    def read(said: Any) -> Any:
         if not isinstance(said, list | tuple):
             raise TypeError(f"{said!r:.60} is no list")
-        inner = arguments[:1] * len(said) if arguments[1:] == (...,) else arguments
-        return tuple(_value(a, item) for a, item in zip(inner, said, strict=True))
-    if is_dataclass(hint):
-        return _build(hint, said)
-    if hint in (int, float):
-        found = number(said)
-        if found is None:
-            raise TypeError(f"{said!r:.60} is no number")
-        return said if isinstance(said, int) else found
-    return said
+        each = readers * len(said) if many else readers
+        return tuple(reader(item) for reader, item in zip(each, said, strict=True))
+
+    return read
+
+
+def _number(said: Any) -> Any:
+    found = said if type(said) in (int, float) else number(said)
+    if found is None:
+        raise TypeError(f"{said!r:.60} is no number")
+    return found

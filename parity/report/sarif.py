@@ -18,11 +18,11 @@ from pathlib import PurePath, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from isomorph.parity.record import Place, Record, Result
+from isomorph.parity.record import Place, Record, Result, Waived
 from isomorph.parity.verdict import Mismatch, Verdict
 
 from .restore import restore
-from .texts import MEANS, budget, counts, finding, headline, line, plain, waived_by
+from .texts import MEANS, answers_for, budget, counts, finding, headline, line, plain, waived_by
 
 __all__ = ["RESULTS", "draw"]
 
@@ -62,8 +62,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
 
 def draw(record: Record) -> str:
     """The document: JSON."""
-    asked = Place(str(record.policy["file"])) if record.policy and record.policy.get("file") else None
-    results = [result if result.place or not asked else replace(result, place=asked) for result in record.results]
+    results = (replace(result, place=result.place or _asked(record, result)) for result in record.results)
     found = [item for result in results for item in _findings(result)]
     notes = list(record.notes)
     if not record.results:
@@ -83,6 +82,12 @@ def draw(record: Record) -> str:
         "properties": {"status": record.status, "title": plain(record.title)},
     }
     return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False)
+
+
+def _asked(record: Record, result: Result) -> Place:
+    """Of a result without a place: GitHub refuses a whole file for one alert that has none."""
+    policy = (record.policy or {}).get("file")
+    return Place(str(policy or result.original or result.converted or result.name or "isomorph"))
 
 
 def _version(record: Record) -> dict[str, str]:
@@ -136,41 +141,55 @@ def _findings(result: Result) -> Iterator[dict[str, Any]]:
     for row in result.budgets:
         if not row.kept:
             count += 1
-            yield _finding(result, f"budget/{row.name}", f"budget/{row.name}", budget(row))
+            name = f"budget/{row.name}"
+            yield _eased(_finding(result, name, name, budget(row)), result, name)
     if not result.passed and (not count or result.status not in ("FAIL", "BUDGET")):
         yield _finding(result, f"status/{result.status}", "", headline(result))
 
 
 def _mismatch(mismatch: Mismatch, verdict: Verdict | None, result: Result) -> dict[str, Any]:
-    said = f"{result.name}: {mismatch}"
+    said = str(mismatch)
     where = [_logical(f"{mismatch.quantity}/{mismatch.name}", mismatch.quantity)]
-    for located in verdict.located if verdict is not None else ():
+    located_in = () if verdict is None else verdict.located
+    for located in located_in:
         name = located.module or "the model itself"
-        said += f"; parts {located.direction} at {name}" + "".join(f"; likely {cause}" for cause in located.causes[:2])
+        said += f"; parts {located.direction} at {name}"
         where.append(_logical(name, "module"))
+    causes = dict.fromkeys(cause for located in located_in for cause in located.causes[:2])
+    said += "".join(f"; likely {cause}" for cause in causes)
     key = "/".join((finding(mismatch), mismatch.mode, mismatch.dtype))
-    found = _finding(result, f"mismatch/{mismatch.kind}", key, said, where)
-    waived = waived_by(result, finding(mismatch))
-    if waived is not None:
-        reason = plain(f"{waived.name}: {waived.reason} ({waived.owner}, until {waived.expires})")
-        found["level"] = "note"
-        found["suppressions"] = [{"kind": "external", "status": "accepted", "justification": reason}]
+    found = _eased(_finding(result, f"mismatch/{mismatch.kind}", key, said, where), result, finding(mismatch))
     figures = {name: getattr(mismatch, name) for name in ("error", "tolerance", "scale", "failing", "elements")}
     # JSON has no NaN or infinity.
     found["properties"] |= {name: value if math.isfinite(value) else str(value) for name, value in figures.items()}
     return found
 
 
+def _eased(found: dict[str, Any], result: Result, name: str) -> dict[str, Any]:
+    """What is waived, and what a result has though it passed, is nothing for a review to stop at."""
+    waived = waived_by(result, name)
+    if result.passed or waived is not None:
+        found["level"] = "note"
+    if waived is not None:
+        found["suppressions"] = [{"kind": "external", "status": "accepted", "justification": _reason(waived)}]
+    return found
+
+
+def _reason(waived: Waived) -> str:
+    return plain(f"{waived.name}: {waived.reason} ({answers_for(waived)})")
+
+
 def _finding(
     result: Result, rule: str, key: str, said: str, where: list[dict[str, str]] | None = None
 ) -> dict[str, Any]:
     logical = [_logical(result.name, "module"), *(where or ())]
-    location: dict[str, Any] = {"logicalLocations": [item for i, item in enumerate(logical) if item not in logical[:i]]}
-    if result.place is not None:
-        location["physicalLocation"] = _physical(result.place)
+    location = {
+        "physicalLocation": _physical(result.place or Place("isomorph")),
+        "logicalLocations": [item for index, item in enumerate(logical) if item not in logical[:index]],
+    }
     mark = hashlib.sha256("\0".join((result.name, rule, key)).encode("utf-8", "backslashreplace")).hexdigest()[:32]
     return {
-        "ruleId": line(rule), "level": "error", "kind": "fail", "message": {"text": _text(said)},
+        "ruleId": line(rule), "level": "error", "kind": "fail", "message": {"text": _text(f"{result.name}: {said}")},
         "locations": [location],
         # The second is what GitHub tells alerts apart by; without it, it would take the text of the line, and two
         # findings at one [[model]] would be one.

@@ -4,9 +4,9 @@
     DIR/RESULT/allowed       the tolerance         the same tags, so that one plot shows both
     DIR/RESULT/original      the original's own error, the noise floor (ratio: 1)
 
-A module's step is its index in the verdict, the order of completion; the text "modules" of the run `error` says which it is.
-Histograms are of log10 of the error relative to its scale. What is written again replaces what was there: no run
-appears twice. Other runs in DIR stay.
+A module's step is its index in the verdict, the order of completion; the text "modules" of the run `error` says which
+it is. Histograms are of log10 of the error relative to its scale. What is written again replaces what was there: no
+run appears twice. Other runs in DIR stay.
 """
 
 from __future__ import annotations

@@ -136,9 +136,9 @@ def _counterexample(found: Counterexample) -> Group:
     how = "values simplified" if found.shrunk else "as drawn"
     lines = [Text(f"smallest example ({found.mode} mode, {found.case}, {how}, {found.runs} runs)", style="bold")]
     for name, said in found.inputs.items():
-        values = said["values"]
-        shown = f"{values}" if values is not None else f"{said['nonzero']} elements are not zero"
-        lines.append(_text(f"  {name} {said['dtype']}{said['shape']}: {shown}"))
+        values = said.get("values")
+        shown = f"{values}" if values is not None else f"{said.get('nonzero', '?')} elements are not zero"
+        lines.append(_text(f"  {name} {said.get('dtype', '')}{said.get('shape', '')}: {shown}"))
     return Group(*lines)
 
 
@@ -163,7 +163,7 @@ def _coverage(coverage: Mapping[str, Any]) -> Group:
     parameters = coverage.get("parameters", {})
     lines = []
     if parameters:
-        compared, total = len(parameters["compared"]), sum(len(parameters[k]) for k in parameters)
+        compared, total = len(parameters.get("compared", ())), sum(len(parameters[k]) for k in parameters)
         lines.append(f"gradients compared of {compared} of {total} parameters")
     for name, sizes in coverage.get("dims", {}).items():
         lines.append(f"axis {name}: {', '.join(map(str, sizes))}")

@@ -13,8 +13,8 @@ from isomorph.parity.verdict import Check, Mismatch, Verdict
 from .restore import number, restore
 
 __all__ = [
-    "MEANS", "amount", "budget", "counts", "figures", "finding", "headline", "line", "plain", "seconds", "waived_by",
-    "waiver", "worst",
+    "MEANS", "amount", "answers_for", "budget", "counts", "figures", "finding", "headline", "line", "plain", "seconds",
+    "waived_by", "waiver", "worst",
 ]  # fmt: skip
 
 # What each status means, and what is to be done about it.
@@ -106,7 +106,12 @@ def budget(row: BudgetLine) -> str:
 def waiver(waived: Waived) -> str:
     """A waiver in one line: who answers for what, why and until when."""
     what = ", ".join(waived.findings) or "nothing"
-    return line(f"{waived.name}: {what} ({waived.reason}; {waived.owner}, until {waived.expires})")
+    return line(f"{waived.name}: {what} ({waived.reason}; {answers_for(waived)})")
+
+
+def answers_for(waived: Waived) -> str:
+    """Who, and until when if it has an end."""
+    return waived.owner + (f", until {waived.expires}" if waived.expires else "")
 
 
 def worst(verdict: Verdict) -> dict[tuple[str, str], Check]:

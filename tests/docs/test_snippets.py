@@ -87,11 +87,11 @@ def test_the_runner_reads_what_is_there(tmp_path: Path) -> None:
     """The test above can fail: files, commands, exit codes and lines that are not printed are told apart."""
     page = tmp_path / "page.md"
     page.write_text(
-        'A\n\n```toml title="x.toml"\na = 1\n```\n\n```console\n$ isomorph gate x \\\n    -q  # exit code 2\nerror: ... x\n'
+        '```toml title="x.toml"\na = 1\n```\n\n```console\n$ isomorph gate x \\\n    -q  # exit code 2\nerror: ... x\n'
         "$ echo 1.5 s\n0.3 s\n```\n"
     )
     first, second = blocks(page)
-    assert first == Block("page.md", 3, "toml", "x.toml", "a = 1\n")
+    assert first == Block("page.md", 1, "toml", "x.toml", "a = 1\n")
     gate, echo = commands(second)
     assert (gate.words, gate.code, gate.expected) == (("isomorph", "gate", "x", "-q"), 2, ("error: ... x",))
     assert missing(gate.expected, "isomorph: error: no such file x") is None

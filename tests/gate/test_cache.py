@@ -166,7 +166,7 @@ def test_versions_variables_and_sources_are_part_of_the_key(monkeypatch: pytest.
     seen.add(key())
     monkeypatch.setattr(caching, "sources_sha256", lambda: "other code")
     seen.add(key())
-    monkeypatch.setattr(caching.metadata, "distributions", lambda: [])
+    monkeypatch.setattr(caching.metadata, "distributions", list)
     seen.add(key())
     monkeypatch.setattr(caching.sys, "version", "4.0")
     seen.add(key())

@@ -77,7 +77,7 @@ def test_every_input_and_output_that_is_used_is_there_and_the_reverse() -> None:
 @pytest.mark.parametrize("found", [found for found in STEPS if "run" in found], ids=lambda found: found["name"])
 def test_what_a_caller_writes_is_no_part_of_a_script(found: dict[str, Any]) -> None:
     assert EXPRESSION.search(found["run"]) is None
-    assert set(re.findall(r"\bISOMORPH_\w+", found["run"])) == set(found["env"])
+    assert set(re.findall(r"\bGATE_\w+", found["run"])) == set(found["env"])
     subprocess.run(["bash", "-n", "-c", found["run"]], check=True)
 
 
@@ -92,7 +92,7 @@ def test_every_option_that_the_action_gives_is_one() -> None:
     told = re.findall(r"--[a-z-]+", ACTION["inputs"]["args"]["description"])
     assert told
     assert set(told) <= options_of("gate")
-    values = [word.replace("$ISOMORPH_JOBS", "auto") for word in words[1:] if "more" not in word]
+    values = [word.replace("$GATE_JOBS", "auto") for word in words[1:] if "more" not in word]
     assert parser().parse_args(values).jobs >= 1
 
 
@@ -105,7 +105,7 @@ def test_the_defaults_are_such_as_the_command_takes() -> None:
     assert f'requires-python = ">={inputs["python-version"]}"' in declared
 
 
-# ---------------------------------------------------------------------------------------------------- the action's script
+# -------------------------------------------------------------------------------------------------- the action's script
 NET = """
 import torch
 
@@ -243,3 +243,29 @@ def test_the_verify_hook_refuses_a_changed_model(tmp_path: Path) -> None:
     assert run().returncode == 0
     (tmp_path / "net.keras").write_text("net.kerAs")
     assert run().returncode == 11
+
+
+# ------------------------------------------------------------------------------------------------------ documentation
+PAGE = (ROOT / "docs" / "verdict_predicate.md").read_text()
+
+
+def test_the_documented_workflow_gives_inputs_and_takes_outputs_that_there_are() -> None:
+    workflow, hooks = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL))
+    (used,) = [found for found in workflow["steps"] if "isomorph" in found.get("uses", "")]
+    assert set(used["with"]) <= set(ACTION["inputs"])
+    taken = re.findall(r"steps\.gate\.outputs\.([\w-]+)", " ".join(expressions(workflow)))
+    assert taken
+    assert set(taken) <= set(ACTION["outputs"])
+    for given in hooks["repos"][0]["hooks"]:
+        found = {**hook(given["id"]), **given}
+        parser().parse_args([*found["entry"].split()[1:2], *found.get("args", [])] if found["id"] == "isomorph-gate"
+                            else ["gate verify", *found["args"], "models/net.keras"])  # fmt: skip
+
+
+def test_the_documentation_names_every_field() -> None:
+    schema = json.loads((ROOT / "docs" / "schema" / "gate-verdict-v1.json").read_text())
+    named = set(re.findall(r"`(\w+)`", PAGE))
+    for part in ("Predicate", "Model", "Result", "Artifact", "Verdict"):
+        assert set(schema["$defs"][part]["properties"]) <= named, part
+    assert schema["properties"]["predicateType"]["const"] in PAGE
+    assert set(schema["$defs"]["Status"]["enum"]) <= set(re.findall(r"[A-Z_]{4,}", PAGE))

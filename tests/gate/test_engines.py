@@ -162,7 +162,7 @@ def test_inline_gives_the_same_results() -> None:
     for name, result in here.items():
         assert (result.status, result.message) == (there[name].status, there[name].message)
     assert ("b", "eval mode", 2, 2) in told.stages
-    assert here["a"].verdict == {"environment": {"pid": str(os.getpid())}}
+    assert (here["a"].verdict or {})["environment"] == {"pid": str(os.getpid())}
 
 
 def test_an_engine_that_is_not_known() -> None:

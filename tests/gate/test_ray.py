@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from isomorph.parity.gate.tasks import tasks_of
 from isomorph.parity.record import Record, Result
 
 from .fake_gate import PERFORM, judge, write
+from .test_engines import gone
 
 slow = pytest.mark.slow
 has_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra 'ray' is not installed")
@@ -32,8 +32,10 @@ has_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="th
 @has_ray
 def test_a_cluster_that_is_not_there() -> None:
     (engine, jobs) = engine_of("ray", "127.0.0.1:1"), [Job("a", {}, Result("a", "ERROR"), perform=PERFORM)]
-    with pytest.raises(UsageError, match=r"--engine ray: no cluster at 127.0.0.1:1: "):
+    with pytest.raises(UsageError, match=r"--engine ray: no cluster at 127.0.0.1:1: ConnectionRefusedError: "):
         list(engine(jobs, 1, Progress()))
+    with pytest.raises(UsageError, match=r"--engine ray: no cluster at host:port: ValueError: "):
+        list(engine_of("ray", "host:port")(jobs, 1, Progress()))
 
 
 @pytest.fixture(scope="module")
@@ -87,33 +89,9 @@ def test_another_cluster_than_the_one_this_process_is_connected_to() -> None:
 @has_ray
 @pytest.mark.usefixtures("cluster")
 def test_closing_ends_what_runs(tmp_path: Path) -> None:
-    file = write(tmp_path, "fail-a", "hang-b")
-    record = judge(file, engine="ray", jobs=2, fail_fast=True)
+    record = judge(write(tmp_path, "late-a", "hang-b"), engine="ray", jobs=2, fail_fast=True)
     assert [result.status for result in record.results] == ["FAIL"]
-    until = 100
-    while (left := _tasks()) and until:
-        subprocess.run(["sleep", "0.1"], check=True)
-        until -= 1
-    assert left == ""
-
-
-def _tasks() -> str:
-    """The processes that do a task, of all Ray workers of this machine."""
-    command = ["pgrep", "-f", "isomorph.parity.gate.child"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
-    return " ".join(pid for pid in found if "defunct" not in _state(pid) and _under_ray(pid))
-
-
-def _state(pid: str) -> str:
-    command = ["ps", "-o", "stat=,args=", "-p", pid]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
-
-
-def _under_ray(pid: str) -> bool:
-    try:
-        return b"RAY_" in Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return False
+    assert gone(int((tmp_path / "hanging").read_text()))
 
 
 def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,5 +120,5 @@ def test_times_of_a_cluster_are_not_kept(tmp_path: Path) -> None:
 
     file = write(tmp_path, "pass-a", more="[model.budgets]\nsize = 1\nmemory = 1\nlatency_ratio = 1.0\n")
     tasks = tasks_of(load(file))
-    assert [_plan(task, How(engine="ray")).key is None for task in tasks] == [False, False, True, True]
-    assert not any(_plan(task, How(engine="process")).key is None for task in tasks)
+    assert [_plan(task, How(engine="ray"), {}).key is None for task in tasks] == [False, False, True, True]
+    assert not any(_plan(task, How(engine="process"), {}).key is None for task in tasks)

@@ -80,7 +80,9 @@ def test_processes_and_inline_give_the_same_record_in_the_order_of_the_policy(tm
     file.write_text(file.read_text())
     here, there = judge(file, engine="inline"), judge(file, engine="process", jobs=2)
     assert plain(here) == plain(there)
-    assert [name for name, _, _ in plain(there)] == [f"{name}::check[cpu,both]" for name in ("slow-a", "pass-b", "fail-c")]
+    assert [name for name, _, _ in plain(there)] == [
+        f"{name}::check[cpu,both]" for name in ("slow-a", "pass-b", "fail-c")
+    ]
 
 
 def test_one_model_in_trouble_leaves_the_others_alone(tmp_path: Path) -> None:

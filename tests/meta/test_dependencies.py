@@ -18,6 +18,7 @@ DISTRIBUTION = {
     "ml_dtypes": "ml-dtypes",
     "onnx_ir": "onnx-ir",
     "ai_edge_litert": "ai-edge-litert",
+    "vl_convert": "vl-convert-python",
 }
 # Never needed: used if they happen to be there, or only loaded by a model of the user's.
 OPTIONAL = {"torchvision", "jax"}
@@ -54,7 +55,7 @@ def imported(file: Path) -> set[str]:
 def test_every_import_is_declared() -> None:
     known = {
         requirement.name.lower()
-        for requirement in requirements("hf", "timm", "onnx", "litert", "onnx2tf", "report", "ray")
+        for requirement in requirements("hf", "timm", "onnx", "litert", "onnx2tf", "report", "ray", "tensorboard")
     }
     undeclared = set()
     for name, file in tree_modules().items():
@@ -68,7 +69,7 @@ def test_every_import_is_declared() -> None:
 def test_every_requirement_is_pinned_within_its_range() -> None:
     exact = {name.lower().replace("_", "-"): version for name, version in pins().items()}
     wrong = []
-    for requirement in requirements("hf", "demo", "dev"):
+    for requirement in requirements("demo", "dev", "docs", "hf", "onnx", "ray", "report", "tensorboard"):
         version = exact.get(requirement.name.lower().replace("_", "-"))
         if version is None or version not in requirement.specifier:
             wrong.append(f"{requirement} is pinned to {version}")

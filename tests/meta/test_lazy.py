@@ -29,6 +29,10 @@ def loaded(code: str) -> str:
         "import isomorph.parity.cli",
         "import sys; sys.argv = ['isomorph', '--help']; from isomorph.parity.cli import main; main()",
         "import sys; sys.argv = ['isomorph', 'convert', '--help']; from isomorph.parity.cli import main; main()",
+        "import sys; sys.argv = ['isomorph', 'gate', '--help']; from isomorph.parity.cli import main; main()",
+        "import isomorph.parity.plugin",
+        "import isomorph.parity.gate.policy, isomorph.parity.gate.tasks, isomorph.parity.gate.verify",
+        "import isomorph.parity.report.faces",
     ],
 )
 def test_nothing_heavy_is_loaded(code: str) -> None:

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from scripts.package import ROOT, build_wheel, declared_packages, install, run, tree_modules, wheel_modules
+from scripts.package import (
+    ROOT,
+    build_wheel,
+    declared_packages,
+    install,
+    run,
+    tree_data,
+    tree_modules,
+    wheel_data,
+    wheel_modules,
+)
 
 
 def test_package_list_equals_the_tree() -> None:
@@ -27,6 +37,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_wheel_holds_every_module(wheel: Path) -> None:
     assert wheel_modules(wheel) == set(tree_modules())
+    assert wheel_data(wheel) == tree_data()
 
 
 @pytest.mark.slow

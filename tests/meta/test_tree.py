@@ -46,6 +46,8 @@ def test_no_long_source_file() -> None:
     """Every file can be read in one sitting."""
     long = {}
     for file in repository_files():
+        if "support" in file.parts:
+            continue  # tables that scripts/support_tables.py writes
         if file.suffix in SOURCE_SUFFIXES or "scripts" in file.parts:
             lines = (text_of(file) or "").count("\n")
             if lines > MAX_LINES:

@@ -135,6 +135,7 @@ def test_of_too_many_arrays_the_worst_are_listed(monkeypatch: pytest.MonkeyPatch
 
 def test_owners() -> None:
     assert owner_of("parameter gradient", "layers.0.weight") == owner_of("buffer", "layers.0.mean") == "layers.0"
+    assert owner_of("parameter", "block/fc/kernel") == "block.fc"
     assert owner_of("input gradient", "x.y") == owner_of("parameter", "scale") == owner_of("output", "0") == ""
 
 

@@ -45,6 +45,8 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(core, "global_force_seed", core.global_force_seed)
     before, folder = hypothesis.settings.get_current_profile_name(), Path.cwd()
+    hypothesis.settings.register_profile("alone", database=None)
+    hypothesis.settings.load_profile("alone")
     yield
     hypothesis.settings.load_profile(before)
     os.chdir(folder)

@@ -6,17 +6,23 @@ from typing import Any
 
 import pytest
 
-# net(): a torch module, net(1.5): another one; double, twice: functions that agree, wrong: one that does not.
-HEAD = """
+# double, twice: functions that agree; wrong: one that does not.
+FUNCTIONS = """
 import numpy as np
 import pytest
-import torch
 
 X = np.ones((2, 3), "float32")
 
 def double(x): return x * 2
 def twice(x): return x + x
 def wrong(x): return x * np.float32(2.5)
+
+"""
+# net(): a torch module; net(1.5): another one.
+HEAD = (
+    FUNCTIONS
+    + """
+import torch
 
 def net(factor=1.0):
     torch.manual_seed(0)
@@ -29,6 +35,7 @@ def net(factor=1.0):
     return module
 
 """
+)
 
 
 def checked(pytester: pytest.Pytester, *args: str) -> list[dict[str, Any]]:
@@ -38,6 +45,6 @@ def checked(pytester: pytest.Pytester, *args: str) -> list[dict[str, Any]]:
     return [result for report in reports for result in getattr(report, "isomorph_results", [])]
 
 
-def makes(pytester: pytest.Pytester, body: str) -> None:
+def makes(pytester: pytest.Pytester, body: str, head: str = HEAD) -> None:
     """A test file of the head and these tests."""
-    pytester.makepyfile(test_inner=HEAD + body)
+    pytester.makepyfile(test_inner=head + body)

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from isomorph.parity.record import BudgetLine, Place, Record, Result, Subject, Waived
 from isomorph.parity.verdict import Case, Mismatch, Verdict
-
 from tests.report import records, verdicts
 
 NAN, INF = float("nan"), float("inf")

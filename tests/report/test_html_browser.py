@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 
 from isomorph.parity.record import Record
-from tests.report import records
+from tests.report import nasty, records
 from tests.report.conftest import Opened
 
 Show = Callable[..., Opened]
 
 
 def until(page: Any, holds: str) -> None:
-    """Waits until it holds. (As a function: the page's policy forbids Playwright to evaluate a text again and again.)"""
+    """Waits until it holds. As a function: the page's policy forbids Playwright to evaluate a text repeatedly."""
     page.wait_for_function(f"() => {holds}")
 
 
-RECORDS = [records.passed, records.failed, records.gate, records.hostile, records.record]
+RECORDS = [records.passed, records.failed, records.gate, records.hostile, records.record, nasty.record]
 
 
 @pytest.mark.parametrize("make", RECORDS, ids=lambda make: make.__name__)
@@ -94,8 +94,9 @@ def test_only_what_is_opened_is_drawn(show: Show) -> None:
     page = opened.page
     assert page.locator("[data-drawn], .row, svg.marks").count() == 0
     page.get_by_role("link", name="resnet::check[cpu,both]").click()
-    page.locator("#result-1 .row").first.wait_for()
     assert page.locator("#result-1").get_attribute("open") is not None
+    page.locator("#result-1 [data-draw=tree]").scroll_into_view_if_needed()
+    page.locator("#result-1 .row").first.wait_for()
     assert page.locator(".result:not(#result-1) .row").count() == 0
     opened.clean()
 
@@ -146,8 +147,9 @@ def test_the_tree_is_walked_by_keys(show: Show) -> None:
     page.locator(".row[tabindex='0']").focus()
     steps = [
         ("Home", ""), ("ArrowDown", "stem"), ("ArrowDown", "blocks"), ("ArrowRight", "blocks.0"),
-        ("ArrowLeft", "blocks"), ("ArrowLeft", "blocks"), ("ArrowDown", "extra"), ("ArrowUp", "blocks"),
-        ("ArrowRight", "blocks"), ("ArrowRight", "blocks.0"), ("h", "head"), ("End", "head"), ("ArrowLeft", ""),
+        ("ArrowLeft", "blocks.0"), ("ArrowLeft", "blocks"), ("ArrowLeft", "blocks"), ("ArrowDown", "extra"),
+        ("ArrowUp", "blocks"), ("ArrowRight", "blocks"), ("ArrowRight", "blocks.0"), ("h", "head"), ("End", "head"),
+        ("ArrowLeft", ""),
     ]  # fmt: skip
     for key, at in steps:
         page.keyboard.press(key)
@@ -175,7 +177,7 @@ def test_a_point_of_a_plot_leads_to_its_module(show: Show) -> None:
     page = opened.draw()
     points = page.locator("[data-draw=errors] .canvas").first.locator(".mark-symbol path")
     assert points.count() == 26  # one per module
-    labels = page.locator("[data-draw=errors] .canvas").first.locator(".role-axis-label text").all_inner_texts()
+    labels = page.locator("[data-draw=errors] .canvas").first.locator(".role-axis-label text").all_text_contents()
     assert {"1e-8", "1e-6", "1e-4", "1e-2"} <= set(labels)  # powers of ten at equal distances
     points.nth(0).click(force=True)
     until(page, "document.querySelector('.module h4').textContent === 'stem'")

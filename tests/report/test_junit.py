@@ -10,7 +10,6 @@ from junitparser import Error, Failure, JUnitXml, TestCase
 
 from isomorph.parity.record import EXIT_CODES, Record, Result, Status
 from isomorph.parity.report import junit
-
 from tests.report import nasty, records
 
 

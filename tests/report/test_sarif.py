@@ -13,10 +13,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from isomorph.parity.record import EXIT_CODES, Place, Record, Result, Status, Waived
+from isomorph.parity.record import EXIT_CODES, BudgetLine, Place, Record, Result, Status, Waived
 from isomorph.parity.report import sarif
 from isomorph.parity.verdict import Mismatch
-
 from tests.report import nasty, records, verdicts
 from tests.report.sarif_schema import LOG
 
@@ -69,7 +68,11 @@ def test_a_mismatch_is_an_alert_at_the_place_that_asks() -> None:
     names = [item["fullyQualifiedName"] for item in first["locations"][0]["logicalLocations"]]
     assert names == ["digits", "output/0", "blocks.1.mlp.act"]
     assert "expected -0.103748753, got -0.127567403" in first["message"]["text"]
-    assert "parts forward at blocks.1.mlp.act; likely approximate='tanh', not 'none'" in first["message"]["text"]
+    tail = (
+        "parts forward at blocks.1.mlp.act; parts backward at blocks.1.mlp.act; likely approximate='tanh', not 'none'"
+    )
+    assert tail in first["message"]["text"]
+    assert first["message"]["text"].startswith("digits: output 0: value")
     assert len(found["results"]) == 4
 
 
@@ -151,6 +154,20 @@ def test_a_waived_finding_is_a_suppressed_note() -> None:
     assert "suppressions" not in by_level["error"]
 
 
+def test_a_waived_budget_is_a_suppressed_note() -> None:
+    budget = BudgetLine("size", 1e6, 2e6, "bytes")
+    waived = Waived("big", "known", "Ada", "", ("budget/size",))
+    result = Result("a::budget[size]", "PASS", budgets=(budget,), waived=(waived,))
+    (item,) = run(Record((result,)))["results"]
+    assert (item["ruleId"], item["level"]) == ("budget/size", "note")
+    assert item["suppressions"][0]["justification"] == "big: known (Ada)"
+
+
+def test_what_passed_stops_no_review() -> None:
+    passed = records.result("digits", verdicts.bad(), status="PASS")
+    assert {item["level"] for item in run(records.record(passed))["results"]} == {"note"}
+
+
 # ------------------------------------------------------------------------------------------------------------- places
 @pytest.mark.parametrize(
     ("file", "uri"),
@@ -169,11 +186,13 @@ def test_places_are_uris(file: str, uri: dict[str, str]) -> None:
 def test_a_result_without_a_place_is_shown_at_the_policy() -> None:
     (item,) = run(Record((Result("a", "ERROR"),), policy={"file": "isomorph.toml"}))["results"]
     assert item["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "isomorph.toml"
+    (item,) = run(Record((Result("a", "ERROR", original="timm:a b"),)))["results"]
+    assert item["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "timm%3Aa%20b"
 
 
 def test_a_message_has_no_links() -> None:
     (item,) = run(Record((Result("a", "ERROR", "see [0](1), [cpu]"),)))["results"]
-    assert item["message"]["text"] == "see \\[0\\](1), [cpu]"
+    assert item["message"]["text"] == "a: see \\[0\\](1), [cpu]"
 
 
 def test_what_is_left_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,8 @@ function figure(value) {
 }
 
 function times(value) {
-  if (value === null) return "–";
+  if (value === null || value === undefined) return "–";
+  if (value === 0) return "exact";
   if (!Number.isFinite(value)) return Number.isNaN(value) ? "nan" : "∞";
   if (value >= 9999.5) return `${value.toExponential(0).replace("e+", "e")}×`;
   return `${value >= 9.95 ? Math.round(value) : Number(value.toPrecision(2))}×`;

@@ -66,11 +66,12 @@ function addEvidence(model) {
     const [stage, quantity, mode, dtype] = groups[cell("group", row)];
     const line = { stage, quantity, mode, dtype };
     for (const key of ["compared", "equal", "failed", "inconclusive", "vacuous"]) line[key] = cell(key, row);
-    for (const key of ["error", "tolerance", "floor"]) line[key] = number(cell(key, row));
+    for (const key of ["error", "tolerance", "floor", "ratio"]) line[key] = number(cell(key, row));
+    line.differs = cell("differs", row) === 1;
     const title = `${quantity} ${fullName(name, node.path)}`;
     if (!node.arrays.has(title)) node.arrays.set(title, []);
     node.arrays.get(title).push(line);
-    node.failed += line.failed;
+    node.failed += line.differs;
   }
 }
 
@@ -101,7 +102,8 @@ function rate(node) {
   if (!ratios.length) {
     for (const line of [...node.arrays.values()].flat()) {
       if (line.compared > line.inconclusive + line.vacuous && line.tolerance > 0) {
-        node.level = Math.max(node.level, levelOf((line.error / line.tolerance) * BOUNDS[2]));
+        const level = levelOf((line.error / line.tolerance) * BOUNDS[2]);
+        node.level = Math.max(node.level, line.differs ? level : Math.min(3, level)); // a vote is no failure
       }
     }
   }

@@ -50,8 +50,9 @@ function worstBelow(node, select) {
   ];
 }
 
-function outcome({ compared, failed, inconclusive, vacuous }) {
-  if (failed) return `${failed} of ${compared} failed`;
+// In the precision stage a single example beyond what is allowed is a vote, not a failure.
+function outcome({ compared, failed, inconclusive, vacuous, differs }) {
+  if (failed) return `${failed} of ${compared} ${differs ? "failed" : "above, tolerated"}`;
   const judged = compared - inconclusive - vacuous;
   if (!judged) return vacuous === compared ? "empty" : "unclear";
   return `${judged} equal`;
@@ -62,11 +63,11 @@ function evidenceTable(node) {
   const rest = owned.length ? make("p", { class: "small" }, `Without evidence: ${owned.join(", ")}`) : null;
   if (!node.arrays.size) return rest;
   const rows = [...node.arrays].flatMap(([title, lines]) => [
-    make("tr", { class: "array" }, make("th", { scope: "colgroup", colspan: 5 }, title)),
-    ...lines.map((line) => make("tr", { class: line.failed ? "bad" : null },
+    make("tr", { class: "array" }, make("th", { scope: "colgroup", colspan: 6 }, title)),
+    ...lines.map((line) => make("tr", { class: line.differs ? "bad" : null },
       make("th", { scope: "row" }, `${line.stage}, ${line.mode}, ${line.dtype}`),
-      numbers(figure(line.error), figure(line.tolerance), figure(line.floor), outcome(line)))),
+      numbers(figure(line.error), figure(line.tolerance), figure(line.floor), times(line.ratio), outcome(line)))),
   ]);
-  const table = make("table", {}, head("Worst of its arrays", "error", "allowed", "floor", "compared"), make("tbody", {}, rows));
+  const table = make("table", {}, head("Worst of its arrays", "error", "allowed", "floor", "× own", "compared"), make("tbody", {}, rows));
   return make("div", { class: "scroll" }, table, rest ?? "");
 }

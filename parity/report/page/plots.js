@@ -26,7 +26,7 @@ function figureOf(title, said) {
 }
 
 async function drawErrors(place, model, draw) {
-  place.replaceChildren(make("p", { class: "small" }, "Modules in the order in which they run, on a logarithmic scale. A point is a module: choose one to see it in the tree. The line is the noise floor, the original's own error there."),
+  place.replaceChildren(make("p", { class: "small" }, "Modules in the order in which they complete, on one example in eval mode; a logarithmic scale. A point is a module: choose one to see it in the tree. The line is the noise floor, the original's own error there. What is exact stands at the lower edge."),
     make("ul", { class: "legend" }, LEVELS.slice(1).map((label, i) => make("li", {}, dot(i + 1), label)), make("li", {}, make("span", { class: "dash" }), "noise floor")));
   for (const [key, title] of [["forward", "Forward: error of the module's output"], ["gradient", "Gradient: error of what arrives at the module's output"]]) {
     const rows = errorRows(model, key);
@@ -34,7 +34,7 @@ async function drawErrors(place, model, draw) {
     const over = rows.filter((row) => row.level > 1).length;
     const { canvas, figure: box } = figureOf(title, `${title}, ${counted(rows.length, "module")}, ${over} above 2 times the floor. The tree of modules holds the figures.`);
     place.append(box);
-    const view = await plot(canvas, errorSpec(rows));
+    const view = await plot(canvas, errorSpec(rows, model.order.length));
     view.addEventListener("click", (_, item) => item?.datum?.path !== undefined && (draw.ready("tree"), draw.select(item.datum.path)));
   }
 }
@@ -51,10 +51,11 @@ function errorRows(model, key) {
   }));
 }
 
-function errorSpec(rows) {
-  const last = Math.max(1, rows[rows.length - 1].at);
+function errorSpec(rows, modules) {
+  const last = Math.max(1, modules - 1);
+  const powers = powersAround(rows.flatMap((row) => [row.y, row.f]).filter((value) => value !== null));
   const x = { field: "at", type: "quantitative", title: "module, in order", scale: { domain: [-0.5, last + 0.5], nice: false, zero: false }, axis: { grid: false, tickMinStep: 1, format: "d" } };
-  const y = (field) => ({ field, type: "quantitative", title: "error, relative to scale", scale: { type: "log", nice: true }, axis: { format: ".0e", tickCount: 6 } });
+  const y = (field) => ({ field, type: "quantitative", title: "error, relative to scale", scale: { type: "log", nice: false, domain: [powers[0], powers[powers.length - 1]] }, axis: { format: ".0e", values: thinned(powers, 8) } });
   const small = rows.length > 300;
   const level = { field: "level", type: "nominal", legend: null };
   const tooltip = ["module", "class", "error", "floor", "ratio"].map((field) => ({ field, type: "nominal", title: field === "ratio" ? "× floor" : field }));
@@ -63,7 +64,7 @@ function errorSpec(rows) {
     height: 240,
     data: { values: rows },
     layer: [
-      { mark: { type: "line", color: INK("floor"), strokeWidth: small ? 1 : 1.5 }, encoding: { x, y: y("f") } },
+      ...(rows.some((row) => row.f !== null) ? [{ mark: { type: "line", color: INK("floor"), strokeWidth: small ? 1 : 1.5 }, encoding: { x, y: y("f") } }] : []),
       { ...marked, mark: { type: "rule", color: INK("bad"), strokeDash: [3, 3] } },
       { ...marked, mark: { type: "text", color: INK("bad"), baseline: "bottom", y: -3, text: "parts here" } },
       {
@@ -76,10 +77,21 @@ function errorSpec(rows) {
   };
 }
 
+// Powers of ten from below the least to above the greatest, at least two of them.
+function powersAround(values) {
+  const logs = values.map(Math.log10);
+  const low = Math.floor(logs.reduce((a, b) => Math.min(a, b)));
+  const high = Math.max(low + 2, Math.ceil(logs.reduce((a, b) => Math.max(a, b))));
+  return Array.from({ length: high - low + 1 }, (_, i) => Number(`1e${low + i}`));
+}
+
+// Every n-th, so that at most so many are left.
+const thinned = (values, most) => values.filter((_, i) => i % Math.ceil(values.length / most) === 0);
+
 async function drawDistributions(place, model) {
   const grid = make("div", { class: "small-multiples" });
   place.replaceChildren(
-    make("p", { class: "small" }, "Elements by the size of their error, over all examples. Counts are on a logarithmic scale, so that a few bad elements are seen among many."),
+    make("p", { class: "small" }, "Elements by the size of their error, over all examples. Counts are on a logarithmic scale, so that a few bad elements are seen among many. The outermost bins hold what lies beyond them, too."),
     make("ul", { class: "legend" }, make("li", {}, dot(1), "converted model"), make("li", {}, make("span", { class: "dash" }), "the original's own error")),
     grid);
   for (const said of model.data.distributions) {
@@ -99,8 +111,9 @@ function histogramSpec({ edges, counts, floor }) {
   const seen = rows.slice(Math.max(0, filled.indexOf(true)), filled.lastIndexOf(true) + 1);
   const domain = seen.length ? [seen[0].from, seen[seen.length - 1].to] : [edges[0], edges[edges.length - 1]];
   const line = [...seen, ...seen.slice(-1).map((row) => ({ ...row, from: row.to }))]; // the last step has an end, too
+  const integers = Array.from({ length: Math.floor(domain[1]) - Math.ceil(domain[0]) + 1 }, (_, i) => Math.ceil(domain[0]) + i);
   const scale = { domain, nice: false, zero: false };
-  const x = { field: "from", type: "quantitative", bin: "binned", scale, title: "error relative to scale, power of ten", axis: { grid: false, format: "d", tickMinStep: 1, tickCount: 8, labelFlush: false, labelOverlap: "greedy" } };
+  const x = { field: "from", type: "quantitative", bin: "binned", scale, title: "error relative to scale, power of ten", axis: { grid: false, format: "d", values: thinned(integers, 8), labelFlush: false } };
   const y = (field) => ({ field, type: "quantitative", title: "elements", scale: { type: "symlog" }, axis: { labelExpr: "format(datum.value, '~s')", values: decades(rows) } });
   const tooltip = [["range", "error"], ["count", "converted"], ["floor", "original"]].map(([field, title]) => ({ field, title, type: "nominal" }));
   return {

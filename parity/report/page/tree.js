@@ -6,7 +6,7 @@ const MOST_ROWS = 3000; // built at once; a filter brings the rest
 function drawTree(place, model, draw) {
   const state = { model, open: new Set([""]), focus: "", chosen: null, rows: [], filter: null };
   const tree = make("div", { class: "tree", role: "tree", "aria-label": "Modules" });
-  const panel = make("div", { class: "module card", "aria-live": "polite" });
+  const panel = make("div", { class: "module card", role: "region", "aria-label": "The chosen module" });
   const count = make("p", { role: "status" });
   Object.assign(state, { tree, panel, count });
   const filters = treeFilters(state);
@@ -17,6 +17,7 @@ function drawTree(place, model, draw) {
       make("div", {}, make("p", { class: "heads", "aria-hidden": "true" },
         make("span", {}, "module"), make("span", {}, "forward"), make("span", {}, "gradient")), tree),
       panel),
+    omitted(model) ?? "",
   );
   openFirst(state);
   tree.addEventListener("click", (event) => clicked(state, event));
@@ -57,6 +58,10 @@ function treeFilters(state) {
     make("button", { type: "button", onclick: all(false) }, "Collapse all"),
     state.count);
 }
+
+const omitted = ({ data }) => data.omitted
+  ? make("p", { class: "small" }, `${counted(data.omitted, "line")} of evidence, those nearest to the original, are left out here; the JSON record holds them.`)
+  : null;
 
 function legend() {
   return make("ul", { class: "legend", "aria-label": "Colours: error in units of the noise floor" },

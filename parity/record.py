@@ -130,7 +130,7 @@ class Result:
         known = {f.name: said[f.name] for f in fields(cls) if f.name in said}
         place = known.get("place")
         known["place"] = None if place is None else Place(**place)
-        known["budgets"] = tuple(BudgetLine(**item) for item in known.get("budgets", ()))
+        known["budgets"] = tuple(_budget(item) for item in known.get("budgets", ()))
         known["subjects"] = tuple(Subject(**item) for item in known.get("subjects", ()))
         known["waived"] = tuple(
             Waived(**{**item, "findings": tuple(item.get("findings", ()))}) for item in known.get("waived", ())
@@ -187,6 +187,12 @@ def gravest(statuses: Iterable[Status]) -> Status:
     """The status that stands for all of them; NOTHING_COMPARED for none."""
     found = set(statuses)
     return next((status for status in EXIT_CODES if status in found), "NOTHING_COMPARED")
+
+
+def _budget(said: Mapping[str, Any]) -> BudgetLine:
+    """JSON has no infinity: it stands there as a text."""
+    numbers = {name: None if said[name] is None else float(said[name]) for name in ("limit", "measured")}
+    return BudgetLine(**{**said, **numbers})
 
 
 def _fields(item: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def write(terminal: pytest.TerminalReporter, collector: Collector) -> None:
     told = [*collector.record.notes, *collector.told]
     if not results and not told:
         return
-    terminal.section("parity")
+    terminal.write_sep("=", "parity")
     for result in results:
         if not result.passed or terminal.verbosity >= 0:
             terminal.write(result.status, green=result.passed, red=not result.passed)

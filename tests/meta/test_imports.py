@@ -104,6 +104,7 @@ STDLIB_ONLY = (
     "isomorph.convert.ir_json",
     "isomorph.convert.promote",
     "isomorph.convert.rules.registry",
+    "isomorph.convert.whole",
     "isomorph.parity",
     "isomorph.parity.gate.blessing",
     "isomorph.parity.gate.digest",
@@ -111,7 +112,6 @@ STDLIB_ONLY = (
     "isomorph.parity.gate.reading",
     "isomorph.parity.gate.schema",
     "isomorph.parity.gate.statement",
-    "isomorph.parity.gate.verify",
     "isomorph.parity.record",
     "isomorph.parity.verdict",
 )

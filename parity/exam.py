@@ -167,6 +167,7 @@ class Exam:
     # ------------------------------------------------------------------------------------------------ exploration
     def _explore(self, pair: Pair, mode: str) -> None:
         ran, total = 0, self.settings.count(mode)
+        self._report(f"{mode} mode", ran, total)  # before the search begins: it imports hypothesis
 
         def judge(case: Case) -> engine.Failure | None:
             nonlocal ran
@@ -332,7 +333,7 @@ class Exam:
         else:
             self.begin("module profile")
             try:
-                modules, note = profile_modules(pair, self.probe, verdict.status == "FAIL")
+                modules, note = profile_modules(pair, self.probe, verdict.status == "FAIL" or self._quantised)
                 if note:
                     self._not_checked("the errors of the modules", note)
             except Exception as error:  # also a worker that died: the verdict was reached without it

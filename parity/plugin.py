@@ -117,11 +117,19 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """A mark that says nothing fails its test, also where the fixture is not used."""
+    """What is to be in the record; a mark that says nothing fails its test, also where the fixture is not used."""
+    if "parity" in getattr(item, "fixturenames", ()) and _is_ours(item):
+        item.stash.setdefault(RESULTS, [])
     if item.get_closest_marker("parity") is not None:
         from isomorph.parity.pytest_plugin.options import judge_marks
 
         judge_marks(item)
+
+
+def _is_ours(item: pytest.Item) -> bool:
+    """Whether the test's fixture `parity` is the one below, and not one of the project's own."""
+    found = item.session._fixturemanager.getfixturedefs("parity", item)
+    return found is not None and len(found) > 0 and found[-1].func.__module__ == __name__
 
 
 @pytest.fixture
@@ -140,7 +148,7 @@ def parity(request: pytest.FixtureRequest) -> Parity:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """What the test has checked since its last report travels with this one: xdist sends a report's attributes."""
     report = yield
-    if RESULTS in item.stash or "parity" in getattr(item, "fixturenames", ()):
+    if RESULTS in item.stash:
         _carry(item, report)
     return report
 

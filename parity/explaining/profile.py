@@ -44,11 +44,12 @@ Key = tuple[int, int]  # call of the original's trace, output
 Place = tuple[int, int]  # likewise of the converted model's
 
 
-def profile_modules(pair: Pair, probe: Example | None, failed: bool) -> tuple[tuple[ModuleProfile, ...], str]:
+def profile_modules(pair: Pair, probe: Example | None, apart: bool) -> tuple[tuple[ModuleProfile, ...], str]:
     """(a profile per module of the original, in order of completion; what could not be had, "" if nothing).
 
-    probe: an example that is known to be conclusive. failed: whether the models differ: what has no counterpart by
-    value is then compared with what is most like it. Raises what the models raise.
+    probe: an example that is known to be conclusive. apart: whether the models differ by more than rounding, or may
+    (quantised): what has no counterpart by value is then compared with what is most like it. Raises what the models
+    raise.
     """
     example = _example(pair, probe)
     if example is None:
@@ -57,7 +58,7 @@ def profile_modules(pair: Pair, probe: Example | None, failed: bool) -> tuple[tu
     if not any(not is_operation(call) for call in own):
         return (), "the original shows nothing of its inside"
     with np.errstate(all="ignore"):
-        found = _Profile(pair, example, own, failed)
+        found = _Profile(pair, example, own, apart)
         return found.rows(), "" if found.there else OPAQUE
 
 
@@ -94,8 +95,8 @@ class _Row:
 class _Profile:
     """The traces of one example."""
 
-    def __init__(self, pair: Pair, example: Example, own: Trace, failed: bool) -> None:
-        self._pair, self._example, self._failed = pair, example, failed
+    def __init__(self, pair: Pair, example: Example, own: Trace, apart: bool) -> None:
+        self._pair, self._example, self._apart = pair, example, apart
         request = example.request
         self._measured = pair.original64 is not None and pair.own_dtype != "float64"
         self._own = {(call.path, call.call): call for call in own if not is_operation(call)}
@@ -157,7 +158,7 @@ class _Profile:
         if expected is None or call.path == "" or yardstick.rms(canonical(expected)) <= self._floor:
             return None, None  # what arrives at the model's own outputs was given to both
         got = None if place is None else _at(self.there[place[0]].output_gradients, place[1])
-        if place is not None and not self._failed and not self._is_gradient(expected, place):
+        if place is not None and not self._apart and not self._is_gradient(expected, place):
             got = None
         mine = None if own is None else _at(own.output_gradients, position)
         return _error(expected, got), _error(expected, mine) if self._measured else None
@@ -202,7 +203,7 @@ class _Profile:
             hit = None if key in found else _found(shelf, value, units)
             if hit is not None:
                 found[key] = label[hit]
-        if self._failed:
+        if self._apart:
             found |= {key: place for key, place in named.items() if key not in found}
             taken = {number for number, place in label.items() if place in set(found.values())}
             likely = _likely(shelf, {key: a for key, a in wanted.items() if key not in found}, taken)
@@ -252,14 +253,17 @@ def _found(shelf: Shelf, array: Array, units: Sequence[float]) -> int | None:
 
 
 def _likely(shelf: Shelf, wanted: Mapping[Key, Array], taken: set[int]) -> dict[Key, int]:
-    """What is most like an array, where nothing equals it and it belongs to no other one."""
-    found: dict[Key, int] = {}
+    """What is most like an array, where nothing equals it and it is nearer to no other one: a layer that was fused into
+    the next is like that one, too."""
+    hits = {}
     for key, array in wanted.items():
         hit = shelf.nearest(array, frozenset(taken), WORK / len(wanted)) if array.size > 2 else None
         if hit is not None and hit.likeness > LIKE:
-            found[key] = hit.label
-            taken.add(hit.label)
-    return found
+            hits[key] = hit
+    nearest: dict[int, float] = {}
+    for hit in hits.values():
+        nearest[hit.label] = min(hit.error, nearest.get(hit.label, np.inf))
+    return {key: hit.label for key, hit in hits.items() if hit.error <= nearest[hit.label] * (1 + SAME_PATH)}
 
 
 def _at(arrays: Sequence[Array | None], position: int) -> Array | None:

@@ -2,7 +2,8 @@
 
 A key is the SHA-256 of a canonical JSON text: the models (`identity.of_model`), the settings, isomorph's own sources,
 the interpreter, every installed distribution, the variables that the frameworks read, and the machine. Where one of
-them changes there is another key. An entry is written as soon as its task has ended, whole or not at all, so that a run
+them changes there is another key. Beside that, an entry names the files that were read for it (`reads`), and holds only
+as long as they do. It is written as soon as its task has ended, whole or not at all, so that a run
 that was interrupted goes on from there. Only what was decided is kept: an error may pass.
 """
 
@@ -10,20 +11,32 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from isomorph.convert.errors import UsageError
+from isomorph.parity.gate.digest import of
 from isomorph.parity.record import Result
 
-__all__ = ["DECIDED", "Cache", "environment_facts", "hash_of", "key_of", "machine_facts", "software", "sources_sha256"]
+__all__ = [
+    "DECIDED",
+    "Cache",
+    "environment_facts",
+    "hash_of",
+    "key_of",
+    "machine_facts",
+    "software",
+    "sources_sha256",
+    "variables",
+]
 
 SCHEMA = "isomorph.cache/1"
 DECIDED = ("PASS", "FAIL", "NOTHING_COMPARED", "BUDGET")
@@ -46,37 +59,55 @@ class Cache:
         self.folder, self._fresh = folder, fresh
         self.trouble = ""
 
-    def get(self, key: str | None) -> Result | None:
-        """What is kept under a key. None: nothing is, the entry is damaged, or files that belong to it are gone."""
+    def get(self, key: str | None, folder: Path) -> Result | None:
+        """What is kept under a key. folder: of the task. None: nothing is, the entry is damaged, a file that was read
+        for it holds something else by now, or files that belong to it are gone."""
         if key is None or self._fresh:
             return None
         try:
             entry = json.loads(self._file(key).read_text(encoding="utf-8"))
-            if entry["schema"] != SCHEMA or entry["key"] != key or entry["sha256"] != hash_of(entry["result"]):
+            said = {"key": key, "read": entry["read"], "result": entry["result"]}
+            if entry != {"schema": SCHEMA, "sha256": hash_of(said), **said}:
                 return None
             result = Result.from_dict(entry["result"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            if any(of(folder / name).sha256 != sha256 for name, sha256 in entry["read"].items()):
+                return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError):
             return None
         whole = result.status in DECIDED and all(Path(path).exists() for path in result.artifacts.values())
         return result if whole else None
 
-    def put(self, key: str | None, result: Result) -> None:
-        """Keep it, if it was decided and can be kept."""
+    def put(
+        self, key: str | None, folder: Path, result: Result, read: Sequence[str] = (), since: float = math.inf
+    ) -> None:
+        """Keep it, if it was decided and can be kept. folder: of the task. read: the files that were read for it; where
+        one was written to after `since` (as time.time), nobody can say what the result is of."""
         if key is None or result.status not in DECIDED:
             return
         from isomorph.parity.cli_convert import write_text
 
-        said = json.loads(json.dumps(result.to_dict(), default=str))
-        entry = {"schema": SCHEMA, "key": key, "sha256": hash_of(said), "result": said}
+        said = {"key": key, "result": json.loads(json.dumps(result.to_dict(), default=str))}
         file = self._file(key)
         try:
+            if any(os.stat(path).st_mtime > since for path in read):
+                return
+            said["read"] = {_within(path, folder): of(path).sha256 for path in read}
+            entry = {"schema": SCHEMA, "sha256": hash_of(said), **said}
             file.parent.mkdir(parents=True, exist_ok=True)
             write_text(file, json.dumps(entry))
-        except (OSError, UsageError) as error:
+        except OSError as error:
+            self.trouble = f"{error.filename or file}: {error.strerror or error}"
+        except UsageError as error:
             self.trouble = str(error)
 
     def _file(self, key: str) -> Path:
         return self.folder / "results" / key[:2] / f"{key}.json"
+
+
+def _within(path: str, folder: Path) -> str:
+    """From the folder, where it lies below it: a folder may be moved."""
+    full = folder.resolve()
+    return Path(path).relative_to(full).as_posix() if Path(path).is_relative_to(full) else path
 
 
 def key_of(settings: Mapping[str, Any], identity: Any, *facts: Any) -> str | None:
@@ -107,7 +138,7 @@ def sources_sha256() -> str:
 
 def environment_facts(python: str | None = None) -> dict[str, Any]:
     """What a result depends on beside its models. python: the interpreter of the task's workers, where it has one."""
-    return {**_own_facts(), "variables": _variables(), "elsewhere": None if python is None else _elsewhere(python)}
+    return {**_own_facts(), "variables": variables(), "elsewhere": None if python is None else _elsewhere(python)}
 
 
 @cache
@@ -135,7 +166,8 @@ def machine_facts() -> dict[str, Any]:
     return {"cores": affinity, "memory": memory}
 
 
-def _variables() -> dict[str, str]:
+def variables() -> dict[str, str]:
+    """Of the environment, those that the frameworks read."""
     return {
         name: value for name, value in os.environ.items() if name.startswith(_PREFIXES) and name not in _SILENT
     }  # fmt: skip

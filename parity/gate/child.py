@@ -3,7 +3,7 @@
     python -m isomorph.parity.gate.child DESCRIPTOR         started by `engines.processes` only
 
 Lines of JSON: stdin has one, {"task", "perform", "artifacts", "path", "folder"}; the descriptor gets {"stage": [name,
-done, total]} as it goes on, and {"result": ...} or {"error": text} at the end. The frameworks print to stdout and
+done, total]} as it goes on, and {"result", "read"} (`Reached`) or {"error": text} at the end. The frameworks print to stdout and
 stderr as they like. stdin stays open as long as the gate lives: when it ends, so does this process, with whatever it
 started and with its folder for temporary files.
 """
@@ -21,15 +21,15 @@ import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from isomorph.convert.errors import IsomorphError, one_line
+from isomorph.parity.gate.reads import reads
 from isomorph.parity.record import Result
 
-__all__ = ["Perform", "Say", "main", "perform", "resolve", "told"]
+__all__ = ["Reached", "Say", "done", "main", "perform", "told"]
 
 Say = Callable[[str, int, int], None]  # (stage, done, total); total 0: nobody knows
-Perform = Callable[[Mapping[str, Any], Say | None, Path | None], Result]
 _PAUSE = 0.1  # seconds between two reports of the same stage
 
 
@@ -41,11 +41,22 @@ def perform(said: Mapping[str, Any], report: Say | None, artifacts: Path | None)
     return execute(Task.from_dict(said), report, artifacts)
 
 
-def resolve(name: str) -> Perform:
-    """The function "module:function" that does a task: another process is told its name."""
+class Reached(NamedTuple):
+    """A result, and the files that were read for it (`reads`)."""
+
+    result: Result
+    read: tuple[str, ...] = ()
+
+
+def done(name: str, task: Mapping[str, Any], report: Say | None, artifacts: Path | None) -> Reached:
+    """A task, done by the function "module:function": another process is told its name."""
     module, _, function = name.partition(":")
-    found: Perform = getattr(import_module(module), function)
-    return found
+    packages = ("isomorph", "isomorph.convert", "isomorph.parity")  # whose sources are known
+    own = [Path(path) for package in packages for path in import_module(package).__path__]
+    leave_out = own if artifacts is None else [*own, artifacts]
+    with reads(Path(task.get("folder", ".")), leave_out) as read:
+        result: Result = getattr(import_module(module), function)(task, report, artifacts)
+    return Reached(result, read.files())
 
 
 def told(error: Exception) -> str:
@@ -65,7 +76,8 @@ def main(descriptor: int) -> None:
         say = _Reporter(answers)
         answer: dict[str, Any]
         try:
-            answer = {"result": resolve(message["perform"])(message["task"], say, artifacts).to_dict()}
+            result, read = done(message["perform"], message["task"], say, artifacts)
+            answer = {"result": result.to_dict(), "read": read}
         except Exception as error:
             answer = {"error": told(error)}
         say.write(answer)

@@ -2,7 +2,8 @@
 of the Ray worker, so that a result is the same wherever it was reached. The extra `ray`.
 
 Every machine needs the same files under the same paths (a shared file system) and the same environment. That is looked
-at, not taken on trust: a machine that has other versions or other models gives ERROR and no result.
+at, not taken on trust: a machine that has other versions or other models gives ERROR and no result. The variables that
+the frameworks read are made those of the gate: Ray sets some of its own.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from isomorph.convert.errors import UsageError, one_line
+from isomorph.parity.gate.cache import variables
+from isomorph.parity.gate.child import Reached
 from isomorph.parity.gate.engines import Engine, Job, Results, processes
 from isomorph.parity.gate.progress import Progress
 from isomorph.parity.record import Result
@@ -81,19 +84,25 @@ def _reach(address: str | None) -> None:
 def _spread(ray: Any, jobs: Sequence[Job], count: int, progress: Progress) -> Results:
     """`count` at a time: no more than that is asked of a cluster that others use as well."""
     remote = ray.remote(num_cpus=1, max_retries=0)(_there)
+    own, gpus = _variables(), ray.cluster_resources().get("GPU", 0)
     waiting, running = list(jobs), dict[Any, tuple[Job, float]]()
     try:
         while waiting or running:
             while waiting and len(running) < count:
                 job = waiting.pop(0)
                 progress.started(job.name)
-                running[remote.remote(_portable(job), sys.path)] = job, time.monotonic()
-            done, _ = ray.wait(list(running), num_returns=1, timeout=_TICK)
+                needed = _gpus(job)
+                if needed > gpus:  # Ray would wait for one to come
+                    yield Reached(job.failed(f"{job.lost.device} is asked for, and the cluster has {gpus:g} GPUs", 0.0))
+                    continue
+                reference = remote.options(num_gpus=needed).remote(_portable(job), sys.path, own)
+                running[reference] = job, time.monotonic()
+            done, _ = ray.wait(list(running), num_returns=1, timeout=_TICK) if running else ([], [])
             for reference in done:
                 job, since = running[reference]
-                result = _fetched(ray, reference, job, since)
+                reached = _fetched(ray, reference, job, since)
                 del running[reference]
-                yield result
+                yield reached
     finally:
         _end(ray, list(running))
 
@@ -108,11 +117,12 @@ def _end(ray: Any, references: list[Any]) -> None:
             ray.cancel(reference, force=True)
 
 
-def _fetched(ray: Any, reference: Any, job: Job, since: float) -> Result:
+def _fetched(ray: Any, reference: Any, job: Job, since: float) -> Reached:
     try:
-        return Result.from_dict(ray.get(reference))
+        said, read = ray.get(reference)
+        return Reached(Result.from_dict(said), tuple(read))
     except Exception as error:  # the worker died, its machine did, or it was out of memory
-        return job.failed(f"its Ray worker failed: {one_line(error)}", time.monotonic() - since)
+        return Reached(job.failed(f"its Ray worker failed: {one_line(error)}", time.monotonic() - since))
 
 
 def _portable(job: Job) -> dict[str, Any]:
@@ -121,15 +131,33 @@ def _portable(job: Job) -> dict[str, Any]:
             "lost": job.lost.to_dict()}  # fmt: skip
 
 
-def _there(said: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:
-    """Runs in a Ray worker: the job in a child of it, if this machine is what the gate thinks it is."""
+def _gpus(job: Job) -> int:
+    """How many a task must be given, so that the device that it names is among them."""
+    kind, _, number = job.lost.device.partition(":")
+    return int(number or 0) + 1 if kind == "cuda" else 0
+
+
+def _variables() -> dict[str, str]:
+    """Without the one by which Ray says which GPUs a task was given."""
+    return {name: value for name, value in variables().items() if name != "CUDA_VISIBLE_DEVICES"}
+
+
+def _there(
+    said: Mapping[str, Any], path: Sequence[str], own: Mapping[str, str]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Runs in a Ray worker: the job in a child of it, if this machine is what the gate thinks it is.
+
+    path: where the gate's process looks for modules. own: its `_variables`."""
     sys.path.extend(entry for entry in path if entry not in sys.path)
+    for name in _variables().keys() - own.keys():
+        del os.environ[name]
+    os.environ.update(own)
     job = Job(**{**said, "lost": Result.from_dict(said["lost"])})
     wrong = differing(job)
     if wrong:
-        return job.failed(f"the machine {os.uname().nodename} cannot stand for this one: {wrong}", 0.0).to_dict()
-    (result,) = processes([job], 1, Progress())
-    return result.to_dict()
+        return job.failed(f"the machine {os.uname().nodename} cannot stand for this one: {wrong}", 0.0).to_dict(), ()
+    (reached,) = processes([job], 1, Progress())
+    return reached.result.to_dict(), reached.read
 
 
 def differing(job: Job) -> str:

@@ -25,7 +25,7 @@ from typing import Any
 
 from isomorph.convert.errors import UsageError
 from isomorph.parity.console import QUIET, debugging
-from isomorph.parity.gate.child import resolve, told
+from isomorph.parity.gate.child import Reached, done, told
 from isomorph.parity.gate.progress import Progress
 from isomorph.parity.record import Result
 from isomorph.parity.runners.process import exit_status
@@ -57,7 +57,7 @@ class Job:
         return replace(self.lost, status="ERROR", message=message, seconds=round(seconds, 3))
 
 
-Results = Generator[Result, None, None]
+Results = Generator[Reached, None, None]
 Engine = Callable[[Sequence[Job], int, Progress], Results]
 
 
@@ -84,10 +84,10 @@ def inline(jobs: Sequence[Job], count: int, progress: Progress) -> Results:
         since = time.monotonic()
         artifacts = None if job.artifacts is None else Path(job.artifacts)
         try:
-            result = resolve(job.perform)(job.task, partial(progress.stage, job.name), artifacts)
+            reached = done(job.perform, job.task, partial(progress.stage, job.name), artifacts)
         except Exception as error:
-            result = job.failed(told(error), time.monotonic() - since)
-        yield result
+            reached = Reached(job.failed(told(error), time.monotonic() - since))
+        yield reached
 
 
 def processes(jobs: Sequence[Job], count: int, progress: Progress) -> Results:
@@ -103,9 +103,9 @@ def processes(jobs: Sequence[Job], count: int, progress: Progress) -> Results:
                 for key, _ in selector.select(_TICK):
                     key.data.read(progress)
                 for child in [child for child in running if child.over()]:
-                    result = child.result(progress)
+                    reached = child.reached(progress)
                     running.remove(child)  # only now: until it has ended, an interrupt must find it here
-                    yield result
+                    yield reached
         finally:
             for child in running:
                 child.end()
@@ -177,17 +177,17 @@ class _Child:
         self._late = limit is not None and time.monotonic() - self._sign > limit
         return bool(self._answer) or not self._open or self._late or exit_status(self._process) is not None
 
-    def result(self, progress: Progress) -> Result:
+    def reached(self, progress: Progress) -> Reached:
         """What it came to. The process is ended."""
         if self._open:  # what it said in its last moment
             self.read(progress)
         seconds = time.monotonic() - self._since
         if "result" in self._answer:
             self.end()
-            return Result.from_dict(self._answer["result"])
+            return Reached(Result.from_dict(self._answer["result"]), tuple(self._answer["read"]))
         message = self._answer.get("error") or self._obituary()
         self.end()
-        return self._job.failed(message, seconds)
+        return Reached(self._job.failed(message, seconds))
 
     def _obituary(self) -> str:
         if self._late:

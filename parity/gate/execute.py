@@ -50,9 +50,10 @@ def _tried(task: Task, plain: Result, say: Report, artifacts: Path | None) -> Re
         plain = replace(plain, subjects=subjects.subjects_of(task))
         with within(Path(task.folder), modules):
             try:
-                if task.kind == "check":
-                    return _check(task, plain, say, artifacts)
-                return _measure(task, plain, say)
+                result = _check(task, plain, say, artifacts) if task.kind == "check" else _measure(task, plain, say)
+                if subjects.subjects_of(task) != plain.subjects:
+                    return failed("ERROR", "a file of the models was changed while they were judged")
+                return result
             except IsomorphError as error:
                 missing = "" if isinstance(error, UnsupportedError) else subjects.unnamed(task)
                 if missing:

@@ -67,13 +67,14 @@ def run(policy: Policy, how: How = How(), progress: Progress | None = None, toda
     with contextlib.closing(_results(plans, engine, how, progress)) as results:
         for result in results:
             found[result.name] = result
-            progress.finished(result)
-            if how.fail_fast and not waivers.apply((result,), policy, today)[0][0].passed:
+            (judged,), _ = waivers.apply((result,), policy, today)
+            progress.finished(judged)
+            if how.fail_fast and not judged.passed:
                 break
     reached = [found[task.name] for task in tasks if task.name in found]
-    judged, extra = waivers.apply(reached, policy, today)
+    whole, extra = waivers.apply(reached, policy, today)
     return Record(
-        results=(*judged, *extra), created=created.isoformat(timespec="seconds"), title=f"isomorph gate {policy.file}",
+        results=(*whole, *extra), created=created.isoformat(timespec="seconds"), title=f"isomorph gate {policy.file}",
         environment={**software(), "engine": how.engine}, seconds=round(time.monotonic() - since, 3),
         policy={"file": policy.file, "version": policy.version, "sha256": policy.sha256,
                 "valid_days": policy.valid_days, "partial": len(reached) < len(everything)},
@@ -122,7 +123,7 @@ def _results(plans: Iterable[_Plan], engine: Engine, how: How, progress: Progres
     """What is known, then what is reached, each kept before it is given on; last what has to be done alone."""
     new = list[_Plan]()
     for plan in plans:
-        known = None if how.cache is None else how.cache.get(plan.key)
+        known = None if how.cache is None else how.cache.get(plan.key, Path(plan.task.folder))
         if known is None:
             new.append(plan)
         else:
@@ -133,7 +134,7 @@ def _results(plans: Iterable[_Plan], engine: Engine, how: How, progress: Progres
             if plan.job.artifacts is not None:
                 shutil.rmtree(plan.job.artifacts, ignore_errors=True)
         if group:
-            jobs = [plan.job for plan in group.values()]
+            jobs, since = [plan.job for plan in group.values()], time.time()
             with contextlib.closing(engine(jobs, 1 if alone else how.jobs, progress)) as reached:
                 for result in reached:
                     yield _kept(result, group[result.name], how.cache)

@@ -243,10 +243,10 @@ def _told(name: str, figures: Mapping[str, Figure], known: Mapping[str, Known]) 
     where, _, kind = name.rpartition(", ")
     figure, base = figures[name], known[name]
     if kind == "ratio":
-        return f"{where}: {figure.value:.3g} times the original's own error, the baseline allows {base.limit:.3g}"
+        return f"{where}: {figure.value:.3g} times the original's own error; the baseline allows {base.limit:.3g}"
     return (
-        f"{where}: error {figure.error:.1e} is {figure.value:.1e} of the tolerance, the baseline allows "
-        f"{base.limit:.1e} (usually {base.typical:.1e})"
+        f"{where}: error {figure.error:.1e} ({figure.value:.1e} of the tolerance) is {figure.value / base.limit:.3g} "
+        "times what the baseline allows"
     )
 
 

@@ -71,14 +71,14 @@ class Parity:
     def _convert(self, model: Any, inputs: Any, options: Mapping[str, Any]) -> tuple[Any, IsomorphError | None]:
         try:
             with models.quiet():
-                conversion, comparison = models.convert(model, inputs, options)
+                conversion, example, rest = models.convert(model, inputs, options)
         except IsomorphError as error:
             self._count += 1
             status: Status = "UNSUPPORTED" if isinstance(error, UnsupportedError) else "ERROR"
             result = Result(keeping.name_of(self._item, self._count), status, one_line(error), models.described(model))
             keeping.keep(self._item, result)
             return None, error
-        return conversion, self._check(model, conversion, None, comparison)[1]
+        return conversion, self._check(model, conversion, example, rest)[1]
 
     # -------------------------------------------------------------------------------------------------------- one check
     def _check(

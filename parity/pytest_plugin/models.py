@@ -56,8 +56,8 @@ def check(original: ModelSpec, converted: ModelSpec, choice: Choice) -> Verdict:
     return compare(original, converted, **rest)
 
 
-def convert(model: Any, inputs: Any, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """What a model becomes, and the options that are the check's.
+def convert(model: Any, inputs: Any, options: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+    """What a model becomes, and the check's inputs and options.
 
     IsomorphError: it cannot be converted, or an option is neither the conversion's nor the check's.
     """
@@ -71,11 +71,11 @@ def convert(model: Any, inputs: Any, options: Mapping[str, Any]) -> tuple[Any, d
         args, kwargs = _call(inputs)
         if args is not None:
             ours = {"example_args": args, "example_kwargs": kwargs, **ours}
-        return to_keras(model, **ours), rest
+        return to_keras(model, **ours), None, rest  # the conversion has its example
     from isomorph.convert.onnx_in.api import to_torch
 
     ours, rest = _split(to_torch, options)
-    return to_torch(os.fspath(model) if isinstance(model, os.PathLike) else model, **ours), rest
+    return to_torch(os.fspath(model) if isinstance(model, os.PathLike) else model, **ours), inputs, rest
 
 
 @contextlib.contextmanager

@@ -108,16 +108,19 @@ def judge_options(config: pytest.Config) -> None:
 
 
 def option(config: pytest.Config, name: str) -> Any:
-    """The value of `--parity-NAME`, else of the ini's `parity_NAME`; None where neither is given. pytest.UsageError."""
+    """The value of `--parity-NAME`, else of the ini's `parity_NAME`, where a path is relative to the ini file; None
+    where neither is given. pytest.UsageError."""
     where, value = f"--parity-{name}", config.getoption(f"parity_{name}", None)
-    if value is None:
+    of_ini = value is None
+    if of_ini:
         where, value = f"parity_{name} ({config.inipath or 'ini'})", config.getini(f"parity_{name}") or None
     if value is None:
         return None
     try:
-        return _OPTION_KINDS[name](value)
+        found = _OPTION_KINDS[name](value)
     except ValueError as error:
         raise pytest.UsageError(f"{where} {error}, not {value!r}") from None
+    return str(config.rootpath / found) if name == "report" and of_ini else found
 
 
 def judge_marks(item: pytest.Item) -> None:

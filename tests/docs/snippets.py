@@ -4,9 +4,10 @@
     ```python                     is run; the blocks of a page share one namespace
     ```console                    lines with "$ " are run in the page's folder; what follows must be in the output, in
                                   this order, "..." standing for anything; "# exit code 1" says that it is not 0
-    ```text, ```json, ```yaml     are only looked at, unless they have a title
+    ```text, ```json, ```yaml     are only looked at, unless they have a title; so is what is indented by four spaces
 
-A page's folder holds a copy of tests/docs/project/ at first.
+What is only looked at holds no `isomorph` command that could be run, but synopses: with a placeholder in capitals, or
+"[options]". A page's folder holds a copy of tests/docs/project/ at first, and `fixtures`, a link to the repository's.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from pathlib import Path
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```\s*$", re.MULTILINE | re.DOTALL)
 TITLE = re.compile(r'title="([^"]+)"')
 EXIT = re.compile(r"\s+# exit code (\d+)\s*$")
+INDENTED = re.compile(r"^ {4,}(?:\$ )?(isomorph .*)$", re.MULTILINE)
+INLINE = re.compile(r"(?<!`)`(isomorph [^`]*)`(?!`)")
+PLACEHOLDER = re.compile(r"(?<![\w$-])[A-Z]+\b|\[options\]")
 NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:e[+-]?\d+)?(?: ?(?:s|kB|MB|x))?(?![\w.])")
 
 
@@ -66,6 +70,23 @@ def commands(block: Block) -> Iterator[Command]:
         text = EXIT.sub("", text).strip()
         expected = tuple(line.strip() for line in output.splitlines() if line.strip())
         yield Command(tuple(shlex.split(text, comments=True)), text, int(code[1]) if code else 0, expected)
+
+
+def looked_at(page: Path) -> Iterator[str]:
+    """Each `isomorph` command of a page that the tests do not run: in indented text, and in blocks of no console."""
+    text = page.read_text(encoding="utf-8")
+    yield from (match[1] for match in INDENTED.finditer(FENCE.sub("", text)))
+    for block in blocks(page):
+        if block.language not in ("console", "python", "yaml") and not block.title:
+            lines = block.body.replace("\\\n", " ").splitlines()
+            yield from (line.strip() for line in lines if re.match(r"\s*(\$ )?isomorph ", line))
+
+
+def inline(page: Path) -> Iterator[str]:
+    """Each `isomorph` command in the text of a page, and in its YAML."""
+    text = page.read_text(encoding="utf-8")
+    yield from (" ".join(match[1].split()) for match in INLINE.finditer(FENCE.sub("", text)))
+    yield from (match[1] for b in blocks(page) if b.language == "yaml" for match in re.finditer(r"(isomorph .*)", b.body))
 
 
 def missing(expected: tuple[str, ...], output: str) -> str | None:

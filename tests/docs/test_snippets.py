@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-import io
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
-from isomorph.parity.cli import main
+from isomorph.parity.cli import main, parser
 from scripts.package import ROOT
 
-from .snippets import Block, Command, blocks, commands, missing
+from .snippets import PLACEHOLDER, Block, Command, blocks, commands, inline, looked_at, missing
 
 DOCS = ROOT / "docs"
 PROJECT = Path(__file__).parent / "project"
-PAGES = sorted(page for page in DOCS.rglob("*.md") if any(b.language in ("python", "console") for b in blocks(page)))
-SHOWN = {"", "text", "json", "yaml", "markdown", "mermaid", "toml", "ini"}  # without a title only looked at
+ALL = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [page for page in ALL if any(b.language in ("python", "console") for b in blocks(page))]
+# Without a title only looked at. What reads those that have a form of their own:
+SHOWN: dict[str, Callable[[str], object]] = {
+    "": str, "text": str, "markdown": str, "ini": str,
+    "json": json.loads, "yaml": yaml.safe_load, "toml": tomllib.loads,
+}  # fmt: skip
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(DOCS if page.is_relative_to(DOCS) else ROOT))
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A page's own folder, as the working directory; what is imported from it is forgotten afterwards."""
     shutil.copytree(PROJECT, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "fixtures").symlink_to(ROOT / "fixtures")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -40,7 +53,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_what_a_page_shows_works(page: Path, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     namespace: dict[str, object] = {"__name__": "page"}
     for block in blocks(page):
@@ -59,6 +72,7 @@ def test_what_a_page_shows_works(page: Path, folder: Path, capfd: pytest.Capture
                 assert absent is None, f"{where}: {command.text}\ndid not print: {absent}\n{output}"
         else:
             assert block.language in SHOWN, f"{where}: a block of {block.language!r} is neither run nor shown"
+            SHOWN[block.language](block.body)
 
 
 def run(command: Command, folder: Path, capfd: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -80,7 +94,31 @@ def run(command: Command, folder: Path, capfd: pytest.CaptureFixture[str]) -> tu
 
 
 def test_the_pages_are_found() -> None:
-    assert {"getting_started.md", "pytest.md", "gate.md"} <= {page.name for page in PAGES}
+    expected = {"README.md", "getting_started.md", "converting.md", "checking.md", "pytest.md", "gate.md", "reports.md"}
+    assert expected <= {page.name for page in PAGES}
+
+
+@pytest.mark.parametrize("page", ALL, ids=name_of)
+def test_a_command_that_is_not_run_is_a_synopsis(page: Path) -> None:
+    run_somewhere = {c.text for p in PAGES for b in blocks(p) if b.language == "console" for c in commands(b)}
+    unrun = [text for text in looked_at(page) if not PLACEHOLDER.search(text) and text not in run_somewhere]
+    assert not unrun, f"examples that no test runs: {unrun}; put them into a ```console block"
+
+
+@pytest.mark.parametrize("page", ALL, ids=name_of)
+def test_what_the_text_names_exists(page: Path) -> None:
+    """Of commands that are not run: the command and its options are there."""
+    choices = next(action for action in parser()._actions if action.dest == "command").choices
+    assert choices
+    for text in (*looked_at(page), *inline(page)):
+        words = text.split()[1:]
+        name = " ".join(words[:2]) if " ".join(words[:2]) in choices else words[0]
+        if name not in choices:
+            assert name in ("--version", "--help"), f"{page.name}: {text}: no such command"
+            continue
+        options = {option for action in choices[name]._actions for option in action.option_strings}
+        unknown = [o for o in re.findall(r"(?<![\w.-])--?[a-z][a-z-]*", text) if o not in options]
+        assert not unknown, f"{page.name}: {text}: no such option: {unknown}"
 
 
 def test_the_runner_reads_what_is_there(tmp_path: Path) -> None:
@@ -98,7 +136,15 @@ def test_the_runner_reads_what_is_there(tmp_path: Path) -> None:
     assert missing(gate.expected, "isomorph: no such file x") == "error: ... x"
     assert missing(echo.expected, "12.1 s\n") is None
     assert missing(("b", "a"), "a\nb\n") == "a"
-    buffer = io.StringIO()
-    with contextlib.redirect_stdout(buffer):
-        exec(compile("print(1)", "x", "exec"), {})
-    assert buffer.getvalue() == "1\n"
+
+
+def test_an_example_that_is_not_run_is_seen(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "Run `isomorph gate --list`:\n\n    isomorph check a.keras b.onnx\n    $ isomorph gate\n    isomorph check A B\n\n"
+        "```text\nisomorph ops x.pt2\n```\n\n```console\n$ isomorph doctor\n```\n"
+    )
+    shown = list(looked_at(page))
+    assert shown == ["isomorph check a.keras b.onnx", "isomorph gate", "isomorph check A B", "isomorph ops x.pt2"]
+    assert [text for text in shown if PLACEHOLDER.search(text)] == ["isomorph check A B"]
+    assert list(inline(page)) == ["isomorph gate --list"]

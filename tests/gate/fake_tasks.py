@@ -71,12 +71,13 @@ def perform(said: Mapping[str, Any], report: Say | None, artifacts: Path | None)
         artifacts.mkdir(parents=True)
         (artifacts / "what.txt").write_text("here")
         files = {"reproducer": str(artifacts / "what.txt")}
+    seen = {name: os.environ.get(name, "") for name in ("OMP_NUM_THREADS", "TF_OWN")}
     measured = 2e9 if do == "overspent" else 1.0
     return Result(
         name,
         said.get("status", STATUS.get(do, "PASS")),
         f"did {do}",
-        verdict=Verdict("PASS", (), (), {}, 0, {"pid": str(os.getpid())}).to_dict(),
+        verdict=Verdict("PASS", (), (), {}, 0, {"pid": str(os.getpid()), **seen}).to_dict(),
         budgets=(BudgetLine("size", 2.0, measured, "bytes"),),
         artifacts=files,
         place=Place(**said["place"]) if "place" in said else None,

@@ -149,6 +149,31 @@ def test_wrong_inputs_are_an_error(tmp_path: Path) -> None:
     assert "'y'" in result.message
 
 
+def test_a_file_that_changes_meanwhile(tmp_path: Path) -> None:
+    policy = gate(tmp_path, PAIR.format("same"))
+
+    def touch(stage: str, done: int, total: int) -> None:
+        if stage == "eval mode":
+            (tmp_path / "functions.py").write_text("# another\n")
+
+    result = executed(policy, report=touch)
+    assert (result.status, result.message) == ("ERROR", "a file of the models was changed while they were judged")
+
+
+@pytest.mark.slow
+def test_models_in_processes_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate's folder is theirs, too; what a model takes down is its own process."""
+    monkeypatch.chdir(tmp_path.parent)
+    text = PAIR.format("same").replace("[[model]]", "isolate = true\nmemory_limit = '20 GB'\n[[model]]", 1)
+    result = executed(gate(tmp_path, text))
+    assert (result.status, result.message) == ("PASS", "")
+    assert (result.verdict or {})["environment"]["converted.worker"] == "own interpreter"
+    dies = "import os\ndef tanh(x):\n    return x\ndef same(x):\n    os._exit(9)\n"
+    result = executed(gate(tmp_path / "b", text, functions=dies))
+    assert result.status == "ERROR"
+    assert "ended with exit status 9" in result.message
+
+
 def test_what_was_required_and_not_compared(tmp_path: Path) -> None:
     result = executed(
         gate(tmp_path, PAIR.format("tanh").replace("quick", "full") + "checks = ['dropout', 'special']\n")
@@ -319,6 +344,9 @@ def test_the_example_gate() -> None:
     policy = load(ROOT / "fixtures" / "gate")
     task = next(task for task in tasks_of(policy) if task.name == "ported::check[cpu,both]")
     short = replace(task.entry, level="quick", steps=1, examples=2, modes=("train",), checks=None)
+    ported = code_of("hand_port.py:build", ROOT / "fixtures" / "gate")
+    assert ported is not None
+    assert ROOT / "fixtures" / "digits" / "digits.safetensors" in ported.files
     result = execute(replace(task, entry=short))
     assert result.status == "FAIL"
     assert {m["name"].rpartition(".")[2] for m in (result.verdict or {})["mismatches"]} == {"running_var"}

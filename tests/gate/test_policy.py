@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from isomorph.convert.errors import UsageError
 from isomorph.parity.gate import policy_keys
-from isomorph.parity.gate.policy import Budgets, find, load
+from isomorph.parity.gate.policy import Budgets, Policy, find, load
+from isomorph.parity.gate.policy_lines import Lines
+from isomorph.parity.gate.policy_reader import Reader
+from isomorph.parity.gate.tasks import Task, tasks_of
 from scripts.package import ROOT
 
 from .gate_files import gate, lines_of
@@ -285,3 +294,38 @@ def test_reading_a_gate_loads_no_framework(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+def test_tables_that_are_written_in_line(tmp_path: Path) -> None:
+    text = '# comment\n\nmodel = [{ name = "a", source = "a.pt2", artifact = "b.keras" }]\n'
+    assert gate(tmp_path, text).models[0].line == 3
+    with pytest.raises(UsageError, match=r"isomorph.toml:3: model 'a': unknown key 'levl'"):
+        gate(tmp_path, text.replace('name = "a"', 'name = "a", levl = 3'))
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.dates() | st.datetimes()
+    | st.sampled_from(["a", "value/output/*", "20 MB", "cpu", "both", "x=float32[b]"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=4,
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None, database=None)
+@given(data=st.data())
+def test_whatever_stands_in_it_is_read_or_told(data: st.DataObject) -> None:
+    """One value of a right file is another one: a policy, or an error for the user, and nothing else."""
+    document = tomllib.loads(WHOLE)
+    table: Any = document
+    key = data.draw(st.sampled_from(sorted(table)))
+    while isinstance(table[key], dict | list) and table[key] and data.draw(st.booleans()):
+        table = table[key]
+        key = data.draw(st.sampled_from(sorted(table) if isinstance(table, dict) else range(len(table))))
+    table[key] = data.draw(VALUES)
+    reader = Reader("isomorph.toml", Lines(WHOLE))
+    found = reader.policy(document)
+    with contextlib.suppress(UsageError):
+        reader.complain()
+        policy = Policy(**{**found, "folder": "x"})
+        for task in tasks_of(policy):
+            assert Task.from_dict(json.loads(json.dumps(task.to_dict()))) == task

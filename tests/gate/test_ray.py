@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from isomorph.parity.gate.engines import Job, engine_of
 from isomorph.parity.gate.identity import of_model
 from isomorph.parity.gate.policy import load
 from isomorph.parity.gate.progress import Progress
-from isomorph.parity.gate.run import How
+from isomorph.parity.gate.run import How, run
 from isomorph.parity.gate.tasks import tasks_of
 from isomorph.parity.record import Record, Result
 
@@ -56,16 +57,77 @@ def facts(record: Record) -> Record:
 @slow
 @has_ray
 @pytest.mark.usefixtures("cluster")
-def test_the_same_record_as_processes_give(tmp_path: Path) -> None:
+def test_the_same_record_as_processes_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # Ray sets it
     file = write(tmp_path, "pass-a", "fail-b", "crash-c", "exit-d", "raise-e", "noise-f", "file-g")
+    monkeypatch.setenv("TF_OWN", "3")
     there = judge(file, engine="ray", jobs=2, artifacts=tmp_path / "files")
     here = judge(file, engine="process", jobs=2, artifacts=tmp_path / "files")
     assert facts(there) == facts(here)
     assert [result.status for result in there.results] == ["PASS", "FAIL", "ERROR", "ERROR", "ERROR", "PASS", "FAIL"]
     assert "SIGSEGV" in there.results[2].message
     assert there.environment["engine"] == "ray"
-    processes = {(result.verdict or {}).get("environment", {}).get("pid") for result in there.results}
-    assert str(os.getpid()) not in processes
+    for first, second in zip(there.results, here.results, strict=True):
+        if first.verdict and second.verdict:
+            seen = first.verdict["environment"]
+            assert {**seen, "pid": ""} == {**second.verdict["environment"], "pid": ""}
+            assert (seen["TF_OWN"], seen["OMP_NUM_THREADS"]) == ("3", "")
+            assert seen["pid"] != str(os.getpid())
+
+
+NET = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return torch.tanh(self.linear(x))
+
+class Wrong(Net):
+    def forward(self, x):
+        return torch.tanh(self.linear(x)) + 0.001
+"""
+POLICY = """
+[defaults]
+level = "quick"
+inputs = ["x=float32[b,3]"]
+[[model]]
+name = "good"
+source = "net.py:Net"
+convert = { to = "keras" }
+[[model]]
+name = "wrong"
+source = "net.py:Wrong"
+artifact = "net.py:Net"
+"""
+
+
+def timeless(value: Any) -> Any:
+    """Without times, wherever they stand in a verdict."""
+    if isinstance(value, Mapping):
+        return {name: timeless(item) for name, item in value.items() if name not in ("seconds", "timings")}
+    return [timeless(item) for item in value] if isinstance(value, list) else value
+
+
+@slow
+@has_ray
+@pytest.mark.usefixtures("cluster")
+def test_real_models_have_the_same_verdicts(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    file = tmp_path / "isomorph.toml"
+    file.write_text(POLICY)
+    found = []
+    for engine in ("ray", "process"):
+        record = run(load(file), How(jobs=2, engine=engine))
+        assert [result.status for result in record.results] == ["PASS", "FAIL"]
+        found.append(timeless([result.to_dict() for result in record.results]))
+    assert found[0] == found[1]
+    assert found[0][1]["verdict"]["mismatches"]
 
 
 @slow
@@ -94,6 +156,16 @@ def test_closing_ends_what_runs(tmp_path: Path) -> None:
     assert gone(int((tmp_path / "hanging").read_text()))
 
 
+@slow
+@has_ray
+@pytest.mark.usefixtures("cluster")
+def test_a_device_that_no_machine_has(tmp_path: Path) -> None:
+    file = write(tmp_path, "pass-a", more='devices = ["cpu", "cuda:1"]\n')
+    first, second = judge(file, engine="ray").results
+    assert first.status == "PASS"
+    assert (second.status, second.message) == ("ERROR", "cuda:1 is asked for, and the cluster has 0 GPUs")
+
+
 def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_ray, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"--engine ray needs ray: pip install 'isomorph\[ray\]'"):
@@ -110,7 +182,7 @@ def test_a_machine_that_is_not_like_this_one_gives_no_result(tmp_path: Path) -> 
     (tmp_path / "net.weights").write_bytes(b"another file system")
     assert engine_ray.differing(job).startswith("its files are others")
     plain = engine_ray._portable(job)
-    found = Result.from_dict(engine_ray._there(plain, []))
+    found = Result.from_dict(engine_ray._there(plain, [], engine_ray._variables()))
     assert found.status == "ERROR"
     assert "cannot stand for this one: its files are others" in found.message
 

@@ -41,6 +41,7 @@ class Told(Progress):
     def __init__(self) -> None:
         super().__init__()
         self.names: list[str] = []
+        self.statuses: list[str] = []
         self.running: set[str] = set()
         self.most: dict[str, int] = {}  # name -> how many ran while it did
 
@@ -52,6 +53,7 @@ class Told(Progress):
 
     def finished(self, result: Result) -> None:
         super().finished(result)
+        self.statuses.append(result.status)
         self.running.discard(result.name)
 
 
@@ -141,7 +143,9 @@ def test_waivers_are_applied_to_what_was_reached_or_kept(tmp_path: Path) -> None
     file, cache = write(tmp_path, "overspent", more=more), tmp_path / "cache"
     day = datetime.date(2026, 12, 1)
     for cached in (False, True):
-        record = judge(file, cache, only=("overspent::budget[size]",), today=day)
+        told = Told()
+        record = judge(file, cache, only=("overspent::budget[size]",), today=day, progress=told)
+        assert told.statuses == ["PASS"]  # as the record says it
         (result,) = record.results
         assert (result.status, result.cached) == ("PASS", cached)
         assert [waived.name for waived in result.waived] == ["known"]

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from isomorph.parity import clock as clocks
 from isomorph.parity import evidence as books
 from isomorph.parity.check import check
+from isomorph.parity.clock import Clock
 from isomorph.parity.compare import Finding, compare_precision, compare_structure
 from isomorph.parity.evidence import Book, owner_of
 from isomorph.parity.explaining.summary import preview, summary
@@ -143,6 +145,16 @@ def test_a_ledger_keeps_the_book() -> None:
     ledger = Ledger()
     ledger.record("structure", "output", "0", "eval", "float64", Case("normal", 1), finding(1e-9))
     assert ledger.book.evidence()[0].error == 1e-9
+
+
+# ------------------------------------------------------------------------------------------------------------- clock
+def test_a_stage_that_comes_again_is_summed(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 1.0, 3.0, 3.0, 4.0, 4.0, 10.0])
+    monkeypatch.setattr(clocks.time, "perf_counter", lambda: next(times))
+    clock = Clock()
+    for stage in ("eval mode", "eval mode", "shrinking", "eval mode"):
+        clock.start(stage)
+    assert clock.table() == {"eval mode": 8.0, "shrinking": 1.0}
 
 
 # ----------------------------------------------------------------------------------------------------------- verdict

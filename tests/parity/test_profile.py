@@ -14,6 +14,8 @@ from torch import Tensor, nn
 import isomorph
 from isomorph.parity import exam
 from isomorph.parity.check import check
+from isomorph.parity.explaining.profile import _labelled, _likely
+from isomorph.parity.explaining.shelf import Shelf, placed
 from isomorph.parity.runners.base import ModuleTrace
 from isomorph.parity.runners.spec import ModelSpec, WorkerError
 from isomorph.parity.verdict import ModuleProfile, Verdict
@@ -216,9 +218,32 @@ def test_it_crosses_into_worker_processes(net: Net, example: Tensor, tmp_path: A
     assert all(module.forward is not None and module.forward < FLOAT32 for module in verdict.modules)
 
 
-def test_calls_that_are_not_alike_are_no_counterparts() -> None:
-    from isomorph.parity.explaining.profile import _labelled
+def test_by_likeness_an_array_stands_for_the_nearest_one_alone() -> None:
+    """Of a layer that was fused into the next nothing is left: what is like it belongs to the next."""
+    rng = np.random.default_rng(0)
+    before = rng.normal(2.0, 1.0, 400)
+    after = np.maximum(before, 0.0)
+    shelf = Shelf()
+    shelf.add(7, after + rng.normal(0.0, 1e-3, 400))
+    assert _likely(shelf, {(0, 0): before}, set()) == {(0, 0): 7}
+    assert _likely(shelf, {(0, 0): before, (1, 0): after, (2, 0): after}, set()) == {(1, 0): 7, (2, 0): 7}
+    assert _likely(shelf, {(1, 0): after}, {7}) == {}
+    assert _likely(shelf, {(1, 0): rng.normal(size=400)}, set()) == {}
 
+
+def test_calls_that_are_not_alike_are_no_counterparts() -> None:
     call = ModuleTrace("a", "Linear", 0, (), (np.ones(2),))
     trace, there = (call, replace(call, call=1)), (replace(call, call=1), replace(call, outputs=()))
     assert list(_labelled(trace, there)) == [(1 << 16, (0, 0))]
+
+
+def test_the_order_of_axes_is_told_by_a_sample() -> None:
+    rng = np.random.default_rng(0)
+    large = rng.normal(size=(2, 3, 64, 64))
+    found = placed(large.transpose(0, 2, 3, 1).reshape(2, -1, 3) + 1e-4, large)
+    assert found is not None
+    assert np.allclose(found, large + 1e-4)
+    assert placed(large[0], large) is None
+    single = placed(np.array([3.0]), np.array(2.0))
+    assert single is not None
+    assert single.shape == ()

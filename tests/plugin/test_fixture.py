@@ -109,6 +109,7 @@ def test_several_checks_in_a_test_have_names_of_their_own(pytester: pytest.Pytes
         ("parity(double, twice, (X,), examples=0)", "examples must be at least 1, not 0"),
         ("parity(double, 'no.keras', (X,))", "no.keras"),
         ("parity(double, twice, (X,), device='tpu')", "device 'tpu' is not known"),
+        ("parity.convert(net())", "example_args"),
         ("parity.convert(net(), torch.ones(2, 3), lay='torch')", "unknown argument 'lay'; known are"),
     ],
 )
@@ -148,7 +149,7 @@ import keras
 def test_both(parity):
     there = parity.convert(net(), torch.ones(2, 3), layout="torch", examples=2)
     assert isinstance(there.model, keras.Model)
-    back = parity.convert(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), examples=2)
+    back = parity.convert(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), X, examples=2)
     assert isinstance(back.module, torch.nn.Module)
 
 class Branches(torch.nn.Module):

@@ -155,6 +155,14 @@ def test_each_device_has_a_result_of_its_own(pytester: pytest.Pytester, monkeypa
     ]
 
 
+@pytest.mark.gpu
+def test_a_gpu_that_is_there_is_compared_on(pytester: pytest.Pytester) -> None:
+    makes(pytester, "def test_same(parity):\n    parity(net(), net(), torch.ones(2, 3), modes=('eval',))\n")
+    found = checked(pytester, "--parity-device", "all")
+    assert [(result["device"], result["status"]) for result in found] == [("cpu", "PASS"), ("cuda", "PASS")]
+    assert found[1]["verdict"]["environment"]["original.device"].startswith("cuda")
+
+
 def test_a_device_that_is_not_given_is_the_models_own(pytester: pytest.Pytester) -> None:
     body = """
 from isomorph import ModelSpec

@@ -65,6 +65,14 @@ def test_the_folder_of_reports_is_named(pytester: pytest.Pytester) -> None:
     assert (pytester.path / "out" / "report.json").is_file()
 
 
+def test_a_folder_in_the_ini_file_is_beside_it(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    makes(pytester, "def test_it(parity): parity(double, twice, (X,))\n")
+    pytester.makeini("[pytest]\nparity_report = out\n")
+    monkeypatch.chdir(pytester.mkdir("elsewhere"))
+    pytester.inline_run("..")
+    assert (pytester.path / "out" / "report.json").is_file()
+
+
 def properties(file: Path) -> dict[str, list[tuple[str, str]]]:
     """Test name -> its properties in a JUnit XML file."""
     cases = ElementTree.parse(file).getroot().iter("testcase")
@@ -87,7 +95,7 @@ def test_each_check_is_a_set_of_properties_in_junit(pytester: pytest.Pytester, a
     assert (differs["parity.status"], differs["parity.converted"]) == ("FAIL", "wrong")
     assert (differs["parity.seed"], differs["parity.device"]) == ("5", "cpu")
     assert "expected" in differs["parity.message"]
-    assert float(differs["parity.worst"]) > float(differs["parity.tolerance"]) > 0
+    assert float(differs["parity.worst.structure.output"]) > float(differs["parity.tolerance.structure.output"]) > 0
     assert int(differs["parity.compared"]) > 0
     assert int(differs["parity.examples"]) > 0
     assert float(differs["parity.seconds"]) > 0

@@ -70,6 +70,22 @@ def test_without_parts_of_pytest(pytester: pytest.Pytester, given: str) -> None:
     assert [result["status"] for result in checked(pytester, *args)] == ["FAIL", "PASS"]
 
 
+def test_a_fixture_of_the_same_name_is_their_own(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("import pytest\n@pytest.fixture\ndef parity(): return 'even'\n")
+    pytester.makepyfile("def test_it(parity): assert parity == 'odd'")
+    run = pytester.runpytest()
+    run.assert_outcomes(failed=1)
+    assert "parity check" not in run.stdout.str()
+
+
+def test_a_test_that_fails_before_it_compares_is_in_the_record(pytester: pytest.Pytester) -> None:
+    body = "@pytest.fixture\ndef broken(): raise OSError('no data')\ndef test_it(broken, parity): pass\n"
+    makes(pytester, body)
+    run = pytester.runpytest()
+    run.assert_outcomes(errors=1)
+    run.stdout.fnmatch_lines(["ERROR test_inner.py::test_it: *no data*", "1 parity check: 1 ERROR"])
+
+
 def test_where_warnings_are_errors_a_models_warning_is_none(pytester: pytest.Pytester) -> None:
     body = """
 import warnings

@@ -13,6 +13,7 @@ import pytest
 
 from isomorph.parity.gate import making, required, waivers
 from isomorph.parity.pytest_plugin import collect
+from isomorph.parity.pytest_plugin.baseline import SCHEMA
 from isomorph.parity.pytest_plugin.merge import Collector
 from isomorph.parity.record import Record
 from isomorph.parity.report import faces
@@ -97,10 +98,16 @@ def spied(record, path, write=faces.write):
 faces.write = spied
 """
 
+# Baselines of a test that is gone, and of two that are there and say nothing new.
+OLD = {"environment": "old", "figures": {}, "how": {}, "seeds": [0]}
+NAMES = ("test_gone.py::test#1", "test_a.py::test_skipped#1", "test_b.py::test_differs[wrong]#1")
+KNOWN = {"schema": SCHEMA, "environments": {"old": {}}, "entries": dict.fromkeys(NAMES, OLD)}
+
 
 def project(folder: Path) -> None:
+    ini = "[pytest]\naddopts = -p no:cacheprovider\nparity_gate = true\n"
     files = {"test_b.py": LIGHT + FIRST, "test_a.py": LIGHT + SECOND, "isomorph.toml": GATE, "conftest.py": SPY,
-             "functions.py": LIGHT, "pytest.ini": "[pytest]\naddopts = -p no:cacheprovider\n"}  # fmt: skip
+             "functions.py": LIGHT, "pytest.ini": ini}  # fmt: skip
     for name, text in files.items():
         (folder / name).write_text(text)
 
@@ -127,8 +134,8 @@ def _run(folder: Path, name: str, options: list[str], environment: Mapping[str, 
     import sys
 
     (folder / "written.log").unlink(missing_ok=True)
-    (folder / "parity-baseline.json").unlink(missing_ok=True)
-    arguments = ["test_b.py", "test_a.py", "isomorph.toml", "--parity-report", name, "--parity-update-baseline"]
+    (folder / "parity-baseline.json").write_text(json.dumps(KNOWN))
+    arguments = ["--parity-report", name, "--parity-update-baseline"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *arguments, *options],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
@@ -152,6 +159,7 @@ def named(run: SimpleNamespace) -> dict[str, Any]:
     return {result["name"]: steady(result) for result in run.record["results"]}
 
 
+@pytest.mark.slow
 def test_results_merged_from_workers_equal_those_of_one_process(runs: SimpleNamespace) -> None:
     plain, spread = named(runs.plain), named(runs.spread)
     crashed = spread.pop("test_a.py::test_dies")
@@ -161,6 +169,7 @@ def test_results_merged_from_workers_equal_those_of_one_process(runs: SimpleName
     assert spread == plain
 
 
+@pytest.mark.slow
 def test_the_order_is_that_of_files_and_lines_not_of_the_workers(runs: SimpleNamespace) -> None:
     expected = [
         "isomorph.toml::same::check[cpu,both]", "isomorph.toml::waiver::needless", "test_a.py::test_dies",
@@ -174,6 +183,7 @@ def test_the_order_is_that_of_files_and_lines_not_of_the_workers(runs: SimpleNam
         assert [result["name"] for result in run.record["results"]] == expected
 
 
+@pytest.mark.slow
 def test_the_report_is_written_once_by_the_controller(runs: SimpleNamespace) -> None:
     for run in (runs.plain, runs.spread):
         assert run.written == ["controller"]
@@ -183,16 +193,18 @@ def test_the_report_is_written_once_by_the_controller(runs: SimpleNamespace) -> 
         assert f"reports: {run.folder}" in run.out
 
 
+@pytest.mark.slow
 def test_a_record_says_what_was_run(runs: SimpleNamespace) -> None:
     record = Record.from_dict(runs.spread.record)
     assert record.title.startswith("pytest: project")
-    assert record.command.startswith("pytest test_b.py test_a.py isomorph.toml --parity-report spread")
+    assert record.command.startswith("pytest --parity-report spread --parity-update-baseline")
     assert record.environment["pytest"] == pytest.__version__
     assert record.seconds > 0
     assert record.created
     assert record.status == "ERROR"
 
 
+@pytest.mark.slow
 def test_a_test_whose_worker_died_or_that_raised_first_is_an_error_of_its_own(runs: SimpleNamespace) -> None:
     dead = named(runs.spread)["test_a.py::test_dies"]
     assert "crashed while running" in dead["message"]
@@ -202,6 +214,7 @@ def test_a_test_whose_worker_died_or_that_raised_first_is_an_error_of_its_own(ru
     assert raised["message"] == "the test ended before it had compared anything: RuntimeError: no model"
 
 
+@pytest.mark.slow
 def test_a_failure_that_is_expected_is_waived_by_its_mark(runs: SimpleNamespace) -> None:
     known = named(runs.spread)["test_b.py::test_known"]
     assert (known["status"], known["verdict"]["status"]) == ("PASS", "FAIL")
@@ -209,6 +222,7 @@ def test_a_failure_that_is_expected_is_waived_by_its_mark(runs: SimpleNamespace)
     assert (waived["name"], waived["reason"]) == ("xfail", "known")
 
 
+@pytest.mark.slow
 def test_reproducers_of_workers_lie_in_the_folder_of_the_report(runs: SimpleNamespace) -> None:
     for run in (runs.plain, runs.spread):
         paths = [result["artifacts"]["reproducer"] for result in run.record["results"] if result["artifacts"]]
@@ -216,15 +230,17 @@ def test_reproducers_of_workers_lie_in_the_folder_of_the_report(runs: SimpleName
         assert all((run.folder / path / "test_reproduce.py").is_file() for path in paths)
 
 
+@pytest.mark.slow
 def test_the_controller_writes_the_baselines_that_one_process_would(runs: SimpleNamespace) -> None:
     plain, spread = runs.plain.baselines, runs.spread.baselines
     del plain["entries"]["test_a.py::test_dies#1"]
     assert spread == plain
     assert "test_b.py::test_in_a_fixture#1" in spread["entries"]
     assert "isomorph.toml::same::check[cpu,both]#1" in spread["entries"]
-    assert "test_b.py::test_differs[wrong]#1" not in spread["entries"]
+    assert [name for name, entry in spread["entries"].items() if entry == OLD] == sorted(NAMES[1:])
 
 
+@pytest.mark.slow
 def test_a_waiver_that_is_not_needed_fails_once_at_the_end(runs: SimpleNamespace) -> None:
     for run in (runs.plain, runs.spread):
         assert run.code == pytest.ExitCode.TESTS_FAILED

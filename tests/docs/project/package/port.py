@@ -1,4 +1,5 @@
-"""The same network, ported to Keras by hand. The default epsilon of Keras' BatchNormalization is not PyTorch's."""
+"""The same network, ported to Keras by hand. Keras' BatchNormalization has another default epsilon than PyTorch's, and
+moves its running variance by the biased variance of the batch."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ def build(epsilon: float = 1e-5) -> Any:
 
 
 def keras_net() -> Any:
-    """A right port."""
+    """A right port, of what the model answers and of its gradients."""
     return build()
 
 

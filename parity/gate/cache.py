@@ -3,8 +3,8 @@
 A key is the SHA-256 of a canonical JSON text: the models (`identity.of_model`), the settings, isomorph's own sources,
 the interpreter, every installed distribution, the variables that the frameworks read, and the machine. Where one of
 them changes there is another key. Beside that, an entry names the files that were read for it (`reads`), and holds only
-as long as they do. It is written as soon as its task has ended, whole or not at all, so that a run
-that was interrupted goes on from there. Only what was decided is kept: an error may pass.
+as long as they do. It is written as soon as its task has ended, whole or not at all, so that a run that was interrupted
+goes on from there. Only what was decided is kept: an error may pass.
 """
 
 from __future__ import annotations

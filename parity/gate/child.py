@@ -3,9 +3,9 @@
     python -m isomorph.parity.gate.child DESCRIPTOR         started by `engines.processes` only
 
 Lines of JSON: stdin has one, {"task", "perform", "artifacts", "path", "folder"}; the descriptor gets {"stage": [name,
-done, total]} as it goes on, and {"result", "read"} (`Reached`) or {"error": text} at the end. The frameworks print to stdout and
-stderr as they like. stdin stays open as long as the gate lives: when it ends, so does this process, with whatever it
-started and with its folder for temporary files.
+done, total]} as it goes on, and {"result", "read"} (`Reached`) or {"error": text} at the end. The frameworks print to
+stdout and stderr as they like. stdin stays open as long as the gate lives: when it ends, so does this process, with
+whatever it started and with its folder for temporary files.
 """
 
 from __future__ import annotations

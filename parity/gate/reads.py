@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from sys import addaudithook
 from typing import Any
 
 __all__ = ["Reads", "reads"]
@@ -31,8 +31,9 @@ class Reads:
 
     def __init__(self, folder: Path, leave_out: Iterable[Path]) -> None:
         self._folder, self._opened = folder.resolve(), set[str]()
-        paths = sysconfig.get_paths()
-        self._out = [Path(path).resolve() for path in (*_SYSTEM, paths["stdlib"], paths["platstdlib"], *leave_out)]
+        known = sysconfig.get_paths()
+        out: list[str | Path] = [*_SYSTEM, known["stdlib"], known["platstdlib"], *leave_out]
+        self._out = [Path(path).resolve() for path in out]
         self._temporary = Path(tempfile.gettempdir()).resolve()
 
     def opened(self, path: Any, flags: int) -> None:
@@ -41,8 +42,11 @@ class Reads:
             self._opened.add(os.path.abspath(os.fsdecode(path)))
 
     def files(self) -> tuple[str, ...]:
-        """The files that are there still, but for the standard library, installed packages and the system's."""
-        return tuple(sorted({str(path) for path in map(_source, self._opened) if self._counts(path)}))
+        """The files that are there still, but for the standard library, installed packages and the system's. Those of
+        modules that were loaded before, which are not opened again, are among them."""
+        loaded = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+        opened = self._opened | {os.path.abspath(path) for path in loaded if isinstance(path, str)}
+        return tuple(sorted({str(path) for path in map(_source, opened) if self._counts(path)}))
 
     def _counts(self, path: Path) -> bool:
         if _INSTALLED & set(path.parts) or any(path.is_relative_to(folder) for folder in self._out):
@@ -54,7 +58,7 @@ class Reads:
 def reads(folder: Path, leave_out: Iterable[Path] = ()) -> Iterator[Reads]:
     """Listen meanwhile. leave_out: folders whose files do not count."""
     if not _hooked:  # a hook cannot be taken away again
-        addaudithook(_heard)
+        sys.addaudithook(_heard)
         _hooked.append(True)
     found = Reads(folder, leave_out)
     _current.append(found)
@@ -76,8 +80,6 @@ def _heard(event: str, arguments: tuple[Any, ...]) -> None:
 def _source(path: str) -> Path:
     """Of compiled code, the code; a link's target."""
     if path.endswith(".pyc"):
-        try:
+        with suppress(ValueError):
             path = importlib.util.source_from_cache(path)
-        except ValueError:
-            pass
     return Path(path).resolve()

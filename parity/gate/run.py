@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -19,7 +19,8 @@ from typing import Any
 from isomorph.convert.errors import UsageError
 from isomorph.parity.gate import waivers
 from isomorph.parity.gate.cache import Cache, environment_facts, hash_of, key_of, machine_facts, software
-from isomorph.parity.gate.engines import PERFORM, Engine, Job, Results, engine_of
+from isomorph.parity.gate.child import Reached
+from isomorph.parity.gate.engines import PERFORM, Engine, Job, engine_of
 from isomorph.parity.gate.identity import of_model
 from isomorph.parity.gate.policy import Policy
 from isomorph.parity.gate.progress import Progress
@@ -119,7 +120,7 @@ def _identity(task: Task) -> Any:
         return None
 
 
-def _results(plans: Iterable[_Plan], engine: Engine, how: How, progress: Progress) -> Results:
+def _results(plans: Iterable[_Plan], engine: Engine, how: How, progress: Progress) -> Generator[Result, None, None]:
     """What is known, then what is reached, each kept before it is given on; last what has to be done alone."""
     new = list[_Plan]()
     for plan in plans:
@@ -135,17 +136,18 @@ def _results(plans: Iterable[_Plan], engine: Engine, how: How, progress: Progres
                 shutil.rmtree(plan.job.artifacts, ignore_errors=True)
         if group:
             jobs, since = [plan.job for plan in group.values()], time.time()
-            with contextlib.closing(engine(jobs, 1 if alone else how.jobs, progress)) as reached:
-                for result in reached:
-                    yield _kept(result, group[result.name], how.cache)
+            with contextlib.closing(engine(jobs, 1 if alone else how.jobs, progress)) as done:
+                for reached in done:
+                    yield _kept(reached, group[reached.result.name], how.cache, since)
 
 
-def _kept(result: Result, plan: _Plan, cache: Cache | None) -> Result:
-    there = {name: path for name, path in result.artifacts.items() if Path(path).exists()}  # else on another machine
-    result = replace(result, artifacts=there)
+def _kept(reached: Reached, plan: _Plan, cache: Cache | None, since: float) -> Result:
+    artifacts = reached.result.artifacts
+    there = {name: path for name, path in artifacts.items() if Path(path).exists()}  # else on another machine
+    result = replace(reached.result, artifacts=there)
     # A model that was written to in the meantime is not the one that the key speaks of.
     if cache is not None and plan.key is not None and _identity(plan.task) == plan.identity:
-        cache.put(plan.key, result)
+        cache.put(plan.key, Path(plan.task.folder), result, reached.read, since)
     return result
 
 

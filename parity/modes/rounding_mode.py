@@ -29,6 +29,11 @@ EXACT = frozenset({
 })  # fmt: skip
 
 
+# What updates its running statistics (arguments 3 and 4) in place, in training (argument 5), and has no such word in its
+# schema: a perturbed copy would take the update, and the buffers would seem not to move at all.
+UPDATES = frozenset({"native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"})
+
+
 class RoundingMode(TorchDispatchMode):
     """Multiplies the floating operands of arithmetic, forward and backward, by 1 +- delta with signs drawn from `seed`;
     the results, where it works in place.
@@ -54,8 +59,13 @@ class RoundingMode(TorchDispatchMode):
                 if _is_floating(tensor):
                     tensor.mul_(self._factor(tensor))
             return result
-        args, kwargs = pytree.tree_map(lambda x: x * self._factor(x) if _is_floating(x) else x, (args, kwargs))
-        return func(*args, **kwargs)
+        moved, kwargs = pytree.tree_map(lambda x: x * self._factor(x) if _is_floating(x) else x, (args, kwargs))
+        if str(func).split(".")[1] in UPDATES and args[5]:
+            result = func(*moved[:3], *args[3:5], *moved[5:], **kwargs)
+            for statistic in filter(_is_floating, args[3:5]):
+                statistic.mul_(self._factor(statistic))
+            return result
+        return func(*moved, **kwargs)
 
     def _factor(self, tensor: torch.Tensor) -> torch.Tensor:
         generator = self._generators.get(tensor.device)

@@ -86,7 +86,9 @@ def inline(page: Path) -> Iterator[str]:
     """Each `isomorph` command in the text of a page, and in its YAML."""
     text = page.read_text(encoding="utf-8")
     yield from (" ".join(match[1].split()) for match in INLINE.finditer(FENCE.sub("", text)))
-    yield from (match[1] for b in blocks(page) if b.language == "yaml" for match in re.finditer(r"(isomorph .*)", b.body))
+    yield from (
+        match[1] for b in blocks(page) if b.language == "yaml" for match in re.finditer(r"(isomorph .*)", b.body)
+    )
 
 
 def missing(expected: tuple[str, ...], output: str) -> str | None:
@@ -97,7 +99,7 @@ def missing(expected: tuple[str, ...], output: str) -> str | None:
     for line in expected:
         if line == "...":
             continue
-        pattern = re.compile(".*".join(map(re.escape, _shape(line).split("..."))))
+        pattern = re.compile(".*".join(re.escape(part.strip()) for part in _shape(line).split("...")))
         at = next((i + 1 for i in range(at, len(lines)) if pattern.search(lines[i])), -1)
         if at < 0:
             return line

@@ -4,6 +4,7 @@ model begins with."""
 from __future__ import annotations
 
 import os
+import runpy
 import sys
 import time
 from collections.abc import Mapping
@@ -52,6 +53,10 @@ def perform(said: Mapping[str, Any], report: Say | None, artifacts: Path | None)
     if do == "late":  # it fails when another one hangs
         while not Path(said["folder"], "hanging").exists():
             time.sleep(0.02)
+    if do == "load":  # the code that the gate file names, from its folder
+        sys.path.insert(0, said["folder"])
+        runpy.run_path(str(Path(said["folder"], "net.py")))
+        Path(said["folder"], "..", "beside.txt").read_text()
     if do == "wait":  # until the gate file's folder has the file "go"
         while not Path(said["folder"], "go").exists():
             time.sleep(0.02)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from isomorph.parity.gate import cache as caching
 from isomorph.parity.gate.cache import Cache, environment_facts, key_of
+from isomorph.parity.gate.reads import reads
 from isomorph.parity.record import EXIT_CODES, BudgetLine, Place, Result, Status, Subject
 
 from .fake_gate import judge, write
@@ -28,24 +31,24 @@ def only_file(folder: Path) -> Path:
 
 def test_what_is_kept_is_what_was_reached(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "new" / "folder")
-    assert cache.get(KEY) is None
-    cache.put(KEY, RESULT)
-    assert cache.get(KEY) == RESULT
-    assert cache.get("cd" * 32) is None
+    assert cache.get(KEY, tmp_path) is None
+    cache.put(KEY, tmp_path, RESULT)
+    assert cache.get(KEY, tmp_path) == RESULT
+    assert cache.get("cd" * 32, tmp_path) is None
     assert [path.name for path in (tmp_path / "new").rglob("*") if path.is_file()] == [f"{KEY}.json"]
 
 
 @pytest.mark.parametrize("status", EXIT_CODES)
 def test_only_what_was_decided_is_kept(tmp_path: Path, status: Status) -> None:
     cache = Cache(tmp_path)
-    cache.put(KEY, Result("a", status))
-    assert (cache.get(KEY) is not None) == (status in ("PASS", "FAIL", "NOTHING_COMPARED", "BUDGET"))
+    cache.put(KEY, tmp_path, Result("a", status))
+    assert (cache.get(KEY, tmp_path) is not None) == (status in ("PASS", "FAIL", "NOTHING_COMPARED", "BUDGET"))
 
 
 def test_without_a_key_nothing_is_kept(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
-    cache.put(None, RESULT)
-    assert cache.get(None) is None
+    cache.put(None, tmp_path, RESULT)
+    assert cache.get(None, tmp_path) is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -64,30 +67,108 @@ def test_without_a_key_nothing_is_kept(tmp_path: Path) -> None:
 )
 def test_a_damaged_entry_is_none(tmp_path: Path, damage: Callable[[str], str]) -> None:
     cache = Cache(tmp_path)
-    cache.put(KEY, RESULT)
+    cache.put(KEY, tmp_path, RESULT)
     file = only_file(tmp_path)
     damaged = damage(file.read_text())
     assert damaged != file.read_text()
     file.write_text(damaged)
-    assert cache.get(KEY) is None
+    assert cache.get(KEY, tmp_path) is None
 
 
 def test_an_entry_whose_files_are_gone_is_none(tmp_path: Path) -> None:
     file = tmp_path / "reproducer"
     file.write_text("")
     cache = Cache(tmp_path / "cache")
-    cache.put(KEY, Result("a", "FAIL", artifacts={"reproducer": str(file)}))
-    assert cache.get(KEY) is not None
+    cache.put(KEY, tmp_path, Result("a", "FAIL", artifacts={"reproducer": str(file)}))
+    assert cache.get(KEY, tmp_path) is not None
     file.unlink()
-    assert cache.get(KEY) is None
+    assert cache.get(KEY, tmp_path) is None
+
+
+HIDDEN = """
+import importlib
+from pathlib import Path
+class Net:
+    size = len((Path(__file__).parent / "data" / f"{'net'}.bin").read_bytes())
+    more = importlib.import_module("un" + "seen").MORE
+"""
+
+
+@pytest.mark.parametrize("engine", ["process", "inline"])
+@pytest.mark.parametrize("name", ["data/net.bin", "unseen.py", "../beside.txt"])
+def test_a_file_that_is_read_at_run_time_counts_as_well(
+    tmp_path: Path, engine: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nothing in the code says which one it will be."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))  # the tests' own folders lie in the system's
+    (tmp_path / "gate" / "data").mkdir(parents=True)
+    file, cache = write(tmp_path / "gate", "load-a", "load-b"), tmp_path / "cache"
+    (file.parent / "net.py").write_text(HIDDEN)
+    for other in ("data/net.bin", "unseen.py", "../beside.txt"):
+        (file.parent / other).write_text("MORE = 1\n")
+
+    def cached() -> list[bool]:
+        sys.modules.pop("unseen", None)
+        return [result.cached for result in judge(file, cache, engine=engine).results]
+
+    assert cached() == [False, False]
+    assert cached() == [True, True]
+    (file.parent / name).write_text("MORE = 2  # another length\n")
+    assert cached() == [False, False]
+    assert cached() == [True, True]
+    (file.parent / name).unlink()
+    assert cached() == [False, False]
+
+
+def test_a_file_that_is_written_to_meanwhile_is_not_vouched_for(tmp_path: Path) -> None:
+    file, cache = tmp_path / "read.txt", Cache(tmp_path / "cache")
+    file.write_text("")
+    for since, kept in ((file.stat().st_mtime - 1, False), (file.stat().st_mtime + 1, True)):
+        cache.put(KEY, tmp_path, RESULT, (str(file),), since)
+        assert (cache.get(KEY, tmp_path) is not None) == kept
+
+
+def test_what_is_installed_and_what_is_temporary_is_no_file_of_a_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (
+        "task/a.txt",
+        "task/env/site-packages/b.py",
+        "scratch/c.txt",
+        "other/d.txt",
+        "out/e.txt",
+        "task/f.txt",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("text")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    monkeypatch.chdir(tmp_path / "task")
+    with reads(tmp_path / "task", [tmp_path / "out"]) as found:
+        for name in ("a.txt", "env/site-packages/b.py", "../scratch/c.txt", "../other/d.txt", "../out/e.txt"):
+            Path(name).read_text()
+        Path("f.txt").write_text("only written")
+        Path("gone.txt").write_text("")
+        Path("gone.txt").read_text()
+        Path("gone.txt").unlink()
+        Path(json.__file__).read_text()
+        monkeypatch.chdir(tmp_path)
+    here = [path for path in found.files() if path.startswith(str(tmp_path))]
+    assert here == [str((tmp_path / name).resolve()) for name in ("other/d.txt", "task/a.txt")]
+    assert str(Path(__file__).resolve()) in found.files()  # a module that was loaded before
+    with reads(tmp_path) as found:
+        pass
+    (tmp_path / "task/a.txt").read_text()
+    assert not any(path.startswith(str(tmp_path)) for path in found.files())
 
 
 def test_a_folder_that_takes_nothing_is_told_and_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     cache = Cache(tmp_path / "file" / "cache")
-    cache.put(KEY, RESULT)
+    cache.put(KEY, tmp_path, RESULT)
     assert "file" in cache.trouble
-    assert cache.get(KEY) is None
+    assert cache.get(KEY, tmp_path) is None
 
 
 def test_a_second_run_takes_everything_from_the_cache(tmp_path: Path) -> None:
@@ -192,8 +273,6 @@ def test_the_sources_are_hashed_to_the_byte(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_another_interpreter_says_what_it_has(tmp_path: Path) -> None:
-    import sys
-
     here = environment_facts(sys.executable)["elsewhere"]
     assert here[0] == sys.version
     assert any(line.startswith("numpy==") for line in here[1])

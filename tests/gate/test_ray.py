@@ -182,7 +182,8 @@ def test_a_machine_that_is_not_like_this_one_gives_no_result(tmp_path: Path) -> 
     (tmp_path / "net.weights").write_bytes(b"another file system")
     assert engine_ray.differing(job).startswith("its files are others")
     plain = engine_ray._portable(job)
-    found = Result.from_dict(engine_ray._there(plain, [], engine_ray._variables()))
+    said, _ = engine_ray._there(plain, [], engine_ray._variables())
+    found = Result.from_dict(said)
     assert found.status == "ERROR"
     assert "cannot stand for this one: its files are others" in found.message
 

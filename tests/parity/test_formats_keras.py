@@ -388,3 +388,14 @@ def test_a_normalization_layer_is_the_same_in_float64() -> None:
     given = np.array([[1.0, -2.0, 3.0, 0.5]])
     want = (given - np.asarray(layer.adapt_mean)) / np.sqrt(np.asarray(layer.adapt_variance, np.float64))
     np.testing.assert_allclose(runner.respond(Request((given,), "eval", backward=False)).outputs[0], want, rtol=1e-12)
+
+
+@pytest.mark.parametrize("level", ["quick", "full"])
+def test_a_biased_running_variance_is_no_kink(level: str) -> None:
+    """Keras' own BatchNormalization moves by the variance of the batch itself: three examples are enough to tell."""
+    net = nn.BatchNorm1d(4)
+    layer = keras.layers.BatchNormalization(epsilon=net.eps, momentum=0.9)
+    verdict = isomorph.check(
+        net, keras.Sequential([keras.Input((4,)), layer]), ["input=float32[b=2..9,4]"], level=level
+    )
+    assert {(m.kind, m.name) for m in verdict.mismatches if m.quantity == "buffer"} == {("value", "running_var")}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -53,6 +55,20 @@ def test_arithmetic_is_moved_by_delta(name: str) -> None:
         moved = ARITHMETIC[name](X)
     relative = (moved - plain).norm() / plain.norm()
     assert DELTA / 8 < relative < 8 * DELTA
+
+
+def test_running_statistics_are_updated_and_moved_by_delta() -> None:
+    """ATen's batch norm updates them in place without saying so: a copy must not take the update."""
+
+    def updated(mode: RoundingMode | None) -> tuple[Tensor, Tensor]:
+        mean, variance = torch.zeros(6, dtype=X.dtype), torch.ones(6, dtype=X.dtype)
+        with mode or nullcontext():
+            F.batch_norm(X.exp(), mean, variance, training=True, momentum=0.5)
+        return mean, variance
+
+    for plain, moved in zip(updated(None), updated(RoundingMode(DELTA, 0)), strict=True):
+        relative = (moved - plain).norm() / plain.norm()
+        assert DELTA / 8 < relative < 8 * DELTA
 
 
 def test_the_seed_decides_the_signs() -> None:

@@ -117,9 +117,11 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """What is to be in the record; a mark that says nothing fails its test, also where the fixture is not used."""
-    if "parity" in getattr(item, "fixturenames", ()) and _is_ours(item):
-        item.stash.setdefault(RESULTS, [])
+    """What is to be in the record; a mark that says nothing fails its test. A mark `parity` of a test that does not use
+    the fixture is another project's, and means what it means there."""
+    if "parity" not in getattr(item, "fixturenames", ()) or not _is_ours(item):
+        return
+    item.stash.setdefault(RESULTS, [])
     if item.get_closest_marker("parity") is not None:
         from isomorph.parity.pytest_plugin.options import judge_marks
 

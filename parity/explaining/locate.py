@@ -47,6 +47,8 @@ def locate(pair: Pair, example: Example) -> tuple[Located, ...]:
                 continue
             with np.errstate(all="ignore"):
                 inside = look_inside(pair, asked, exact)
+                if not inside.flow.calls:
+                    return ()  # a function: nothing to look into
                 found = _forward(inside) or [*_buffers(inside), *_backward(inside)]
             if found:
                 return tuple(found)

@@ -115,10 +115,13 @@ def answers_for(waived: Waived) -> str:
 
 
 def worst(verdict: Verdict) -> dict[tuple[str, str], Check]:
-    """(stage, quantity) -> its worst check, in units of its tolerance."""
+    """(stage, quantity) -> its worst check, in units of its tolerance. What failed and was excused is not what a PASS
+    rests on."""
     found: dict[tuple[str, str], Check] = {}
     for check in verdict.checks:
         key = (check.stage, check.quantity)
+        if verdict.status == "PASS" and check.failed:
+            continue
         if check.compared and (key not in found or _excess(check) > _excess(found[key])):
             found[key] = check
     return found

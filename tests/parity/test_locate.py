@@ -251,3 +251,11 @@ def test_where_no_known_mistake_fits_no_module_is_named() -> None:
     (found,) = located(net, as_function(other), "eval", example)
     assert (found.module, found.causes) == ("", ())
     assert "shows nothing of its inside" in found.note
+
+
+def test_functions_have_no_inside_and_their_counterexample_is_told_all_the_same() -> None:
+    verdict = isomorph.check(lambda x: x * 2, lambda x: x * 2 + (x > 0.5), np.zeros((1, 3), np.float32), level="quick")
+    assert verdict.status == "FAIL"
+    assert verdict.counterexample is not None
+    assert verdict.located == ()
+    assert not any("explanation" in text for text in verdict.coverage["not_checked"])

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from isomorph.convert.errors import UnsupportedError
+from isomorph.parity.pytest_plugin import models
 from tests.plugin.inner import HEAD, checked, makes
 
 pytest_plugins = ("pytester",)
@@ -166,6 +168,25 @@ def test_refused(parity):
     assert found[0]["verdict"]["coverage"]["modes"] == ["eval", "train"]
     assert [subject["role"] for subject in found[0]["subjects"]] == ["original", "converted"]
     assert "CaptureError" in found[2]["message"]
+
+
+def test_what_cannot_be_converted_is_unsupported(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise UnsupportedError("1 op has no rule: aten.eig", ops=("aten.eig",))
+
+    monkeypatch.setattr(models, "convert", refuse)
+    body = """
+from isomorph.convert.errors import UnsupportedError
+
+def test_it(parity):
+    with pytest.raises(UnsupportedError, match="no rule") as caught:
+        parity.convert(net(), torch.ones(2, 3))
+    assert caught.value.ops == ("aten.eig",)
+"""
+    makes(pytester, body)
+    (result,) = checked(pytester)
+    assert (result["status"], result["original"]) == ("UNSUPPORTED", "Sequential")
+    assert result["message"] == "UnsupportedError: 1 op has no rule: aten.eig"
 
 
 def test_a_file_is_a_subject_with_its_hash(pytester: pytest.Pytester) -> None:

@@ -278,10 +278,14 @@ class TestIt:
     ],
 )
 def test_a_mark_that_says_nothing_is_an_error_of_the_test(pytester: pytest.Pytester, mark: str, said: str) -> None:
-    """Also where the fixture is not used."""
-    makes(pytester, f"@pytest.mark.parity({mark})\ndef test_it(): pass\n")
+    """Before the test begins. One that does not use the fixture may have a mark of that name of its own."""
+    makes(
+        pytester,
+        f"@pytest.mark.parity({mark})\ndef test_it(parity): pass\n"
+        f"@pytest.mark.parity({mark})\ndef test_another(): pass\n",
+    )
     run = pytester.runpytest()
-    run.assert_outcomes(errors=1)
+    run.assert_outcomes(errors=1, passed=1)
     run.stdout.fnmatch_lines([f"@pytest.mark.parity*{said.replace('[', '[[]')}*"])
     assert "Traceback" not in run.stdout.str()
 

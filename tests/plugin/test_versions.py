@@ -37,7 +37,7 @@ EXPECTED = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the oldest pytest; skips, in CI fails, where no index can be reached."""
     return had(pytest_versions.oldest(), tmp_path_factory.mktemp("overlay"))
@@ -74,14 +74,13 @@ def test_the_oldest_version_is_the_one_that_is_declared() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [["-n", "2"], ["-p", "no:xdist"]], ids=["xdist", "plain"])
-def test_the_oldest_pytest_runs_all_that_the_newest_does(old: Path, suite: Path, processes: list[str]) -> None:
+def test_the_oldest_pytest_runs_all_that_the_newest_does(old: Path, suite: Path) -> None:
     environ = pytest_versions.environment(old)
-    done = pytest_versions.run(environ, ["-v", "test_inner.py", "isomorph.toml", *OPTIONS, *processes], suite)
+    done = pytest_versions.run(environ, ["-v", "test_inner.py", "isomorph.toml", *OPTIONS, "-n", "2"], suite)
     assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
     assert f"pytest-{pytest_versions.oldest()}" in done.stdout
     plugins = next(line for line in done.stdout.splitlines() if line.startswith("plugins:"))
-    assert all(f"{name}-" in plugins for name in ("isomorph", "hypothesis"))
+    assert all(f"{name}-" in plugins for name in ("isomorph", "hypothesis", "xdist"))
     assert statuses(suite) == EXPECTED
     assert len(json.loads((suite / "known.json").read_text())["entries"]) == 10
     assert "Traceback" not in done.stdout + done.stderr

@@ -276,4 +276,4 @@ def test_real_models_in_processes_of_their_own(
     assert [(result["status"], result["cached"]) for result in again.document["results"]] == [
         ("PASS", True), ("FAIL", True),
     ]  # fmt: skip
-    assert time.monotonic() - since < 5
+    assert time.monotonic() - since < 10

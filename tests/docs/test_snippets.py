@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,7 +56,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_what_a_page_shows_works(page: Path, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_a_page_shows_works(page: Path, folder: Path) -> None:
     namespace: dict[str, object] = {"__name__": "page"}
     for block in blocks(page):
         where = f"{page.relative_to(ROOT)}:{block.line}"
@@ -66,7 +68,7 @@ def test_what_a_page_shows_works(page: Path, folder: Path, capfd: pytest.Capture
             exec(compile(block.body, where, "exec"), namespace)
         elif block.language == "console":
             for command in commands(block):
-                code, output = run(command, folder, capfd)
+                code, output = run(command, folder)
                 assert code == command.code, f"{where}: {command.text}\nexit code {code}\n{output}"
                 absent = missing(command.expected, output)
                 assert absent is None, f"{where}: {command.text}\ndid not print: {absent}\n{output}"
@@ -75,22 +77,39 @@ def test_what_a_page_shows_works(page: Path, folder: Path, capfd: pytest.Capture
             SHOWN[block.language](block.body)
 
 
-def run(command: Command, folder: Path, capfd: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """(exit code, output). `isomorph` alone runs in this process, where the frameworks are loaded."""
+def run(command: Command, folder: Path) -> tuple[int, str]:
+    """(exit code, output, stderr in its place). `isomorph` alone runs in this process, where the frameworks are
+    loaded."""
     if command.words[0] == "isomorph" and not set(command.words) & {"|", ">", ">>", "&&", ";", "2>"}:
-        capfd.readouterr()
-        with contextlib.suppress(SystemExit):
+        code = 0
+        with merged() as output, contextlib.suppress(SystemExit):
             code = main(list(command.words[1:]))
-            out, err = capfd.readouterr()
-            return code, out + err
-        out, err = capfd.readouterr()
-        return 0, out + err
+        return code, output.getvalue()
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "120"}
     env["PYTHONPATH"] = os.pathsep.join(p for p in (str(folder), *sys.path) if p)
     result = subprocess.run(
-        ["bash", "-c", command.text], cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=300
-    )
-    return result.returncode, result.stdout + result.stderr
+        ["bash", "-c", command.text], cwd=folder, env=env, text=True, check=False, timeout=300,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    return result.returncode, result.stdout
+
+
+@contextlib.contextmanager
+def merged() -> Iterator[io.StringIO]:
+    """What Python and native code write to stdout and stderr, in the order in which it is written."""
+    output, kept = io.StringIO(), (os.dup(1), os.dup(2))
+    with tempfile.TemporaryFile("w+", buffering=1) as both:
+        for target in (1, 2):
+            os.dup2(both.fileno(), target)
+        try:
+            with contextlib.redirect_stdout(both), contextlib.redirect_stderr(both):
+                yield output
+        finally:
+            for target, saved in enumerate(kept, 1):
+                os.dup2(saved, target)
+                os.close(saved)
+            both.seek(0)
+            output.write(both.read())
 
 
 def test_the_pages_are_found() -> None:
@@ -138,11 +157,20 @@ def test_the_runner_reads_what_is_there(tmp_path: Path) -> None:
     assert missing(("b", "a"), "a\nb\n") == "a"
 
 
+def test_what_is_printed_is_caught_in_order() -> None:
+    with merged() as output:
+        print("one")
+        os.write(2, b"two\n")
+        print("three", file=sys.stderr)
+        os.system("echo four")
+    assert output.getvalue() == "one\ntwo\nthree\nfour\n"
+
+
 def test_an_example_that_is_not_run_is_seen(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
-        "Run `isomorph gate --list`:\n\n    isomorph check a.keras b.onnx\n    $ isomorph gate\n    isomorph check A B\n\n"
-        "```text\nisomorph ops x.pt2\n```\n\n```console\n$ isomorph doctor\n```\n"
+        "Run `isomorph gate --list`:\n\n    isomorph check a.keras b.onnx\n    $ isomorph gate\n    isomorph check A B"
+        "\n\n```text\nisomorph ops x.pt2\n```\n\n```console\n$ isomorph doctor\n```\n"
     )
     shown = list(looked_at(page))
     assert shown == ["isomorph check a.keras b.onnx", "isomorph gate", "isomorph check A B", "isomorph ops x.pt2"]

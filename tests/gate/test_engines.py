@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,11 +90,11 @@ def test_what_befalls_one_task_is_an_error_of_that_task_alone() -> None:
 
 def test_a_task_that_hangs_is_ended_and_one_that_shows_progress_is_not() -> None:
     since = time.monotonic()
-    found = done(job("hang", "hang", timeout=2.5), job("slow", "slow", timeout=2.5, steps=40))
+    found = done(job("hang", "hang", timeout=4.0), job("slow", "slow", timeout=4.0, steps=45))
     assert found["hang"].status == "ERROR"
-    assert found["hang"].message == ("showed no progress for 2.5 s and was ended; its last output: waiting for nothing")
-    assert found["slow"].status == "PASS"  # it took 4 s
-    assert time.monotonic() - since < 30
+    assert found["hang"].message == ("showed no progress for 4 s and was ended; its last output: waiting for nothing")
+    assert found["slow"].status == "PASS"  # it took 4.5 s
+    assert time.monotonic() - since < 60
 
 
 def test_a_process_that_a_task_leaves_behind_ends_with_it() -> None:
@@ -110,10 +111,13 @@ def test_so_many_at_once_and_in_order() -> None:
     told = Told()
     results = [reached.result.name for reached in processes([job("a"), job("b"), job("c")], 1, told)]
     assert results == told.names == ["a", "b", "c"]
-    since = time.monotonic()
-    list(processes([job("x", "slow", steps=15), job("y", "slow", steps=15)], 2, told))
-    assert time.monotonic() - since < 2 * 1.5 + 1.0  # one after the other: 3 s and two starts
-    assert ("x", "eval mode", 1, 15) in told.stages
+
+
+def test_several_run_at_the_same_time(tmp_path: Path) -> None:
+    told = Told()
+    jobs = [job(name, "meet", timeout=30.0, folder=str(tmp_path)) for name in ("x", "y")]  # each waits for the other
+    assert [reached.result.status for reached in processes(jobs, 2, told)] == ["PASS", "PASS"]
+    assert ("x", "eval mode", 1, 3) in told.stages
 
 
 def test_closing_ends_what_runs() -> None:
@@ -138,8 +142,8 @@ def test_children_end_when_the_gate_is_killed() -> None:
         "from isomorph.parity.gate.progress import Progress\n"
         "from tests.gate.test_engines import job, _children\n"
         "def say():\n"
-        "    time.sleep(1.5)\n"
-        "    print(json.dumps(list(_children())), flush=True)\n"
+        "    while not (found := list(_children())): time.sleep(0.1)\n"
+        "    print(json.dumps(found), flush=True)\n"
         "threading.Thread(target=say).start()\n"
         "list(processes([job('hang', 'hang')], 1, Progress()))\n"
     )

@@ -242,7 +242,7 @@ def test_a_terminal_gets_bars_and_the_results_above_them() -> None:
             shown.expects(2)
             shown.started("net::check[cpu,both]")
             shown.stage("net::check[cpu,both]", "eval mode", 7, 24)
-            time.sleep(0.3)  # the bars are drawn ten times a second
+            time.sleep(0.6)  # the bars are drawn ten times a second
             shown.finished(Result("net::check[cpu,both]", "PASS", seconds=1.0))
         terminal.flush()
         said = os.read(read, 1 << 16).decode()

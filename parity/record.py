@@ -191,7 +191,7 @@ def gravest(statuses: Iterable[Status]) -> Status:
 
 def _budget(said: Mapping[str, Any]) -> BudgetLine:
     """JSON has no infinity: it stands there as a text."""
-    numbers = {name: None if said[name] is None else float(said[name]) for name in ("limit", "measured")}
+    numbers = {name: float(said[name]) for name in ("limit", "measured") if said[name] in ("inf", "-inf", "nan")}
     return BudgetLine(**{**said, **numbers})
 
 

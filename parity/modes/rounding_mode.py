@@ -29,7 +29,7 @@ EXACT = frozenset({
 })  # fmt: skip
 
 
-# What updates its running statistics (arguments 3 and 4) in place, in training (argument 5), and has no such word in its
+# What updates its running statistics (arguments 3 and 4) in place, in training (argument 5), and does not say so in its
 # schema: a perturbed copy would take the update, and the buffers would seem not to move at all.
 UPDATES = frozenset({"native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"})
 

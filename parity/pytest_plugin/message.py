@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from isomorph.parity.record import Result
-from isomorph.parity.verdict import Counterexample, Located, Mismatch, Verdict
+from isomorph.parity.report.texts import located_lines
+from isomorph.parity.verdict import Counterexample, Mismatch, Verdict
 
 __all__ = ["failure_text", "headline"]
 
 MISMATCHES = 5  # listed
-MODULES = 6  # listed of a located difference
 GAPS = 4  # of each kind
 
 
@@ -31,7 +31,7 @@ def failure_text(result: Result, verdict: Verdict, reproducer: str, again: str) 
     if verdict.counterexample is not None:
         lines += _counterexample(verdict.counterexample)
     for located in verdict.located:
-        lines += _located(located)
+        lines += (said for said, _ in located_lines(located))
     lines += _gaps(verdict.coverage)
     if reproducer:
         lines.append(f"reproducer: {reproducer}")
@@ -88,21 +88,6 @@ def _nested(values: Sequence[Any], shape: Sequence[int]) -> str:
 
 def _number(value: Any) -> str:
     return f"{value:.9g}" if isinstance(value, float) else str(value)
-
-
-def _located(located: Located) -> Iterator[str]:
-    module = located.module or "the model itself"
-    yield f"parts {located.direction} at {module}" + (f" ({located.kind})" if located.kind else "")
-    yield from (f"  likely: {cause}" for cause in located.causes)
-    if located.note:
-        yield f"  {located.note}"
-    at = next((i for i, m in enumerate(located.modules) if m.path == located.module), len(located.modules))
-    first = max(0, at - MODULES // 2)
-    for error in located.modules[first : first + MODULES]:
-        local = "-" if error.local is None else f"{error.local:.1e}"
-        total = "-" if error.accumulated is None else f"{error.accumulated:.1e}"
-        here = ">" if error.path == located.module else " "
-        yield f" {here} {error.path or '(model)'}: own error {local}, accumulated {total}"
 
 
 def _gaps(coverage: Mapping[str, Any]) -> Iterator[str]:

@@ -17,14 +17,13 @@ from isomorph.parity.record import EXIT_CODES, Record, Result
 from isomorph.parity.verdict import Check, Counterexample, Located, Mismatch, Verdict
 
 from .restore import restore
-from .texts import MEANS, budget, counts, headline, line, plain, seconds, waiver
+from .texts import MEANS, budget, counts, headline, line, located_lines, plain, seconds, waiver
 
 __all__ = ["record_page", "verdict_page"]
 
 COLOURS = {"PASS": "bold green", "FAIL": "bold red", "ERROR": "bold red"}
 SHOWN = 12  # mismatches listed
 EXPANDED = 10  # results of a run that are shown in full
-MODULES = 8  # modules listed of a located difference
 
 
 def verdict_page(verdict: Verdict, original: str, converted: str) -> Group:
@@ -143,20 +142,7 @@ def _counterexample(found: Counterexample) -> Group:
 
 
 def _located(located: Located) -> Group:
-    module = located.module or "the model itself"
-    kind = f" ({located.kind})" if located.kind else ""
-    lines = [_text(f"parts {located.direction} at {module}{kind}", "bold")]
-    lines += [_text(f"  likely: {cause}", "yellow") for cause in located.causes]
-    if located.note:
-        lines.append(_text(f"  {located.note}"))
-    at = next((i for i, m in enumerate(located.modules) if m.path == located.module), len(located.modules))
-    first = max(0, at - MODULES // 2)
-    for error in located.modules[first : first + MODULES]:
-        local = "-" if error.local is None else f"{error.local:.1e}"
-        total = "-" if error.accumulated is None else f"{error.accumulated:.1e}"
-        here = ">" if error.path == located.module else " "
-        lines.append(_text(f" {here} {error.path or '(model)'}: own error {local}, accumulated {total}"))
-    return Group(*lines)
+    return Group(*(_text(said, style) for said, style in located_lines(located)))
 
 
 def _coverage(coverage: Mapping[str, Any]) -> Group:

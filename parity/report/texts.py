@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from isomorph.parity.record import EXIT_CODES, BudgetLine, Record, Result, Waived
-from isomorph.parity.verdict import Check, Mismatch, Verdict
+from isomorph.parity.verdict import Check, Located, Mismatch, Verdict
 
 from .restore import number, restore
 
 __all__ = [
-    "MEANS", "amount", "answers_for", "budget", "counts", "figures", "finding", "headline", "line", "plain", "seconds",
-    "waived_by", "waiver", "worst",
+    "MEANS", "amount", "answers_for", "budget", "counts", "figures", "finding", "headline", "line", "located_lines",
+    "plain", "seconds", "waived_by", "waiver", "worst",
 ]  # fmt: skip
 
+MODULES = 8  # listed of a located difference
 # What each status means, and what is to be done about it.
 MEANS: Mapping[str, tuple[str, str]] = {
     "PASS": ("the same model", ""),
@@ -170,3 +171,19 @@ def _hashes(result: Result) -> Iterable[tuple[str, str]]:
 
 def _named(prefix: str, pairs: Iterable[tuple[str, Any]]) -> dict[str, str]:
     return {prefix + str(name): str(value) for name, value in pairs}
+
+
+def located_lines(located: Located) -> Iterator[tuple[str, str]]:
+    """Where two models part: the lines that say it, each with its style."""
+    kind = f" ({located.kind})" if located.kind else ""
+    yield f"parts {located.direction} at {located.module or 'the model itself'}{kind}", "bold"
+    yield from ((f"  likely: {cause}", "yellow") for cause in located.causes)
+    if located.note:
+        yield f"  {located.note}", ""
+    at = next((i for i, m in enumerate(located.modules) if m.path == located.module), len(located.modules))
+    first = max(0, at - MODULES // 2)
+    for error in located.modules[first : first + MODULES]:
+        local = "-" if error.local is None else f"{error.local:.1e}"
+        total = "-" if error.accumulated is None else f"{error.accumulated:.1e}"
+        here = ">" if error.path == located.module else " "
+        yield f" {here} {error.path or '(model)'}: own error {local}, accumulated {total}", ""

@@ -129,9 +129,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def _is_ours(item: pytest.Item) -> bool:
-    """Whether the test's fixture `parity` is the one below, and not one of the project's own."""
-    found = item.session._fixturemanager.getfixturedefs("parity", item)
-    return found is not None and len(found) > 0 and found[-1].func.__module__ == __name__
+    """Whether the test's fixture `parity` is the one below, or one of the project's own that is made from it."""
+    for found in reversed(item.session._fixturemanager.getfixturedefs("parity", item) or ()):
+        if found.func.__module__ == __name__:
+            return True
+        if "parity" not in found.argnames:
+            return False
+    return False
 
 
 @pytest.fixture
@@ -170,6 +174,12 @@ class Scribe:
         self.config = config
         self.started = time.time()
         self.collector: Collector | None = None
+        self.uncollected: dict[str, pytest.CollectReport] = {}
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """What a file that cannot be collected would have checked is missing from the record."""
+        if report.failed:
+            self.uncollected[report.nodeid] = report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Reports of this process, or of xdist's workers."""
@@ -181,7 +191,7 @@ class Scribe:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Before the terminal's summary, JUnit's file and the cache: what ends here may still fail."""
         if self.collector is not None or self.config.getoption("parity_report") or self.config.getini("parity_report"):
-            self._collector().finish(session)
+            self._collector().finish(session, self.uncollected.values())
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The section "parity", where something was checked."""

@@ -48,6 +48,8 @@ def _tried(task: Task, plain: Result, say: Report, artifacts: Path | None) -> Re
     try:
         modules = subjects.require(task)
         plain = replace(plain, subjects=subjects.subjects_of(task))
+        if task.kind == "check" and subjects.alike(task, plain.subjects):
+            return failed("NOTHING_COMPARED", "source and artifact are one and the same model")
         with within(Path(task.folder), modules):
             try:
                 result = _check(task, plain, say, artifacts) if task.kind == "check" else _measure(task, plain, say)
@@ -65,7 +67,9 @@ def _tried(task: Task, plain: Result, say: Report, artifacts: Path | None) -> Re
         return failed("UNSUPPORTED", _line(error))
     except IsomorphError as error:
         return failed("ERROR", _line(error))
-    except (Exception, SystemExit) as error:
+    except SystemExit as error:
+        return failed("ERROR", f"the code of a model ended the interpreter: {one_line(error)}")
+    except Exception as error:
         return failed("ERROR", f"internal: {one_line(error)}")
 
 
@@ -133,8 +137,10 @@ def budget_text(line: BudgetLine) -> str:
     """A budget that was not kept, in one line."""
     if line.measured is None:
         return f"budget {line.name}: not measured: {line.detail}"
-    unit = {"x": "x", "bytes": " bytes"}[line.unit]
-    return f"budget {line.name}: {line.measured:.6g}{unit} is over the limit of {line.limit:.6g}{unit}"
+    if line.unit == "bytes":
+        return f"budget {line.name}: {line.measured:.0f} bytes is over the limit of {line.limit:.0f} bytes"
+    digits = next((n for n in range(6, 17) if f"{line.measured:.{n}g}" != f"{line.limit:.{n}g}"), 17)
+    return f"budget {line.name}: {line.measured:.{digits}g}x is over the limit of {line.limit:.{digits}g}x"
 
 
 def _with_reproducer(result: Result, verdict: Any, sides: Any, artifacts: Path) -> Result:

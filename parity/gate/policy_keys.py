@@ -10,6 +10,7 @@ import datetime
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from isomorph.convert.errors import UsageError
@@ -29,6 +30,7 @@ __all__ = [
     "WAIVER",
     "Reader",
     "finding_parts",
+    "matches",
     "size",
 ]
 
@@ -142,8 +144,9 @@ def _inputs(value: Any) -> tuple[str, ...]:
 def _tolerances(value: Any) -> dict[str, float]:
     if not isinstance(value, dict) or set(value) - set(QUANTISED):
         raise ValueError(f"must be a table of {', '.join(QUANTISED)}")
-    for number in value.values():
-        _positive(number)
+    for name, number in value.items():
+        if _positive(number) > 1:
+            raise ValueError(f"{name} must be a relative error of 1 or less: one above it is no agreement")
     return {name: float(number) for name, number in value.items()}
 
 
@@ -167,19 +170,25 @@ def finding_parts(pattern: str) -> tuple[str, str, str]:
     if not slash or not name:
         raise ValueError(f'{pattern!r}: the form is KIND/QUANTITY/NAME, as "value/output/*", or "budget/NAME"')
     for part, known in ((kind, KINDS), (quantity, QUANTITIES)):
-        if not set(part) & set("*?[") and part not in known:
+        if not any(matches(part, word) for word in known):
             raise ValueError(f"{pattern!r}: {part!r} is not known: {', '.join(known)}")
-    if not (kind + quantity + name).strip("*?"):
-        raise ValueError(f"{pattern!r} would cover whatever goes wrong: name a kind, a quantity or a name")
     return kind, quantity, name
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Whether `*` and `?` of a pattern stand for what the text has there. Brackets are brackets."""
+    return fnmatchcase(text, pattern.replace("[", "[[]"))
 
 
 def _findings(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         value = [value]
     texts: tuple[str, ...] = _some(lambda text: True, 'such as "value/output/*"')(value)
-    for text in texts:
-        finding_parts(text)
+    parts = [finding_parts(text) for text in texts]
+    wide = [(kind, quantity) for kind, quantity, name in parts if kind != "budget" and not name.strip("*?")]
+    everything = ((kind, quantity) for kind in KINDS for quantity in QUANTITIES)
+    if all(any(matches(a, kind) and matches(b, quantity) for a, b in wide) for kind, quantity in everything):
+        raise ValueError("would cover whatever goes wrong: name a kind, a quantity or a name")
     return texts
 
 

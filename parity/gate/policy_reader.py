@@ -42,8 +42,9 @@ class Reader:
         defaults = self._defaults(document.get("defaults", {}))
         models = [self._model(table, at, defaults) for at, table in self._tables(document, "model")]
         waivers = [self._waiver(table, at) for at, table in self._tables(document, "waiver")]
-        if "model" not in document:
-            self._wrong(1, "no [[model]]: there is nothing to judge")
+        if document.get("model", []) == []:
+            line = self.lines.of("model") if "model" in document else 1
+            self._wrong(line, "no [[model]]: there is nothing to judge")
         known = self._unique("model", document)
         self._unique("waiver", document)
         for waiver in filter(None, waivers):

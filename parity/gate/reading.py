@@ -100,7 +100,7 @@ def fact_of(document: Mapping[str, Any]) -> Fact:
     _require(statement.get("predicateType") == PREDICATE, f"no verdict of a gate (predicateType is not {PREDICATE})")
     try:
         return _fact(statement, notes)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Unreadable(f"not a verdict of a gate: {type(error).__name__} {error}") from error
 
 
@@ -151,7 +151,23 @@ def _agree(said: Mapping[str, Any], models: Iterable[Mapping[str, Any]]) -> None
     for model in models:
         results = _of(model, "results", list)
         statuses = [_of(model, "status", str), *(_of(result, "status", str) for result in results)]
-        _require(bool(results) and set(statuses) == {"PASS"}, "a PASS that its own results contradict")
+        sound = bool(results) and set(statuses) == {"PASS"} and all(map(_sound, results))
+        _require(sound, "a PASS that its own results contradict")
+
+
+def _sound(result: Mapping[str, Any]) -> bool:
+    """Whether nothing in a result that passed stands against the model, or somebody answers for it."""
+    if _of(result, "waivers", list):
+        return True
+    verdict = result["verdict"]
+    differs = verdict is not None and (
+        _of(verdict, "status", str) != "PASS" or bool(_of(verdict, "mismatches_in_all", int))
+    )
+    return not differs and all(_kept(line) for line in _of(result, "budgets", list))
+
+
+def _kept(line: Mapping[str, Any]) -> bool:
+    return _of(line, "kept", bool) and float(line["measured"]) <= float(line["limit"])
 
 
 def _artifacts(model: Mapping[str, Any], role: str) -> Iterator[Artifact]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from itertools import islice
 from typing import Any
 
@@ -21,7 +21,7 @@ from isomorph.convert.errors import UsageError
 from ..record import Record, Result, Subject, gravest
 from .digest import DATA
 
-__all__ = ["ALGORITHMS", "HASH", "INCOMPLETE", "PREDICATE", "TYPE", "of", "timestamp"]
+__all__ = ["ALGORITHMS", "HASH", "INCOMPLETE", "PREDICATE", "TYPE", "limit", "of", "timestamp"]
 
 TYPE = "https://in-toto.io/Statement/v1"
 # A TypeURI need not resolve but must not collide, and this project owns no host: a random UUID, the version after it.
@@ -43,7 +43,7 @@ def of(record: Record, expected: Iterable[str], valid_days: float, now: datetime
     if not HASH.fullmatch(str(policy.get("sha256"))):
         raise UsageError("a record without a policy gives no verdict to deploy by: it was not made by isomorph gate")
     made = (now or datetime.now(UTC)).astimezone(UTC).replace(microsecond=0)
-    until = made + timedelta(days=min(valid_days, (datetime.max.replace(tzinfo=UTC) - made).days))
+    until = min(limit(made, valid_days), *_waived_until(record.results, made))
     missing = sorted(set(expected) - {result.name for result in record.results})
     models = [_model(name, results) for name, results in _by_model(record.results)]
     subjects = _subjects(models)
@@ -69,6 +69,19 @@ def of(record: Record, expected: Iterable[str], valid_days: float, now: datetime
             "notes": _short(record.notes),
         },
     }
+
+
+def limit(made: datetime, valid_days: float) -> datetime:
+    """Until when a policy lets a verdict be relied on."""
+    return made + timedelta(days=min(valid_days, (datetime.max.replace(tzinfo=UTC) - made).days))
+
+
+def _waived_until(results: Iterable[Result], made: datetime) -> Iterator[datetime]:
+    """The last second of each waiver that was needed: after it nobody answers for what was found."""
+    yield datetime.max.replace(tzinfo=UTC)
+    for waived in (waived for result in results for waived in result.waived):
+        last = datetime.combine(date.fromisoformat(waived.expires), time.max, UTC)
+        yield max(made, last.replace(microsecond=0))
 
 
 def timestamp(moment: datetime) -> str:

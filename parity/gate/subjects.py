@@ -4,6 +4,7 @@ only; nothing of a model is run."""
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from isomorph.convert.errors import IsomorphError
@@ -12,7 +13,7 @@ from isomorph.parity.gate import digest, identity
 from isomorph.parity.gate.tasks import Task
 from isomorph.parity.record import Subject
 
-__all__ = ["NotFoundError", "require", "subjects_of", "unnamed"]
+__all__ = ["NotFoundError", "alike", "require", "subjects_of", "unnamed"]
 
 
 class NotFoundError(IsomorphError):
@@ -91,6 +92,18 @@ def subjects_of(task: Task) -> tuple[Subject, ...]:
     if entry.artifact is None:
         return (*found, Subject("converted", entry.converted))
     return (*found, *_subject("converted", entry.artifact, folder, entry.artifact_weights))
+
+
+def alike(task: Task, found: Sequence[Subject]) -> bool:
+    """Whether both models are the same bytes, run in the same way: then nothing is compared. One file of code may
+    make both models: there they have the same name too."""
+    entry, hashes = task.entry, {"original": list[str](), "converted": list[str]()}
+    for subject in found:
+        hashes[subject.role].append(subject.sha256)
+    same = hashes["original"] == hashes["converted"] and all(hashes["original"])
+    if any(subject.kind == "code" for subject in found):
+        same = same and entry.source == entry.artifact
+    return same and entry.backend is None and entry.python is None
 
 
 def _subject(role: str, text: str, folder: Path, weights: str | None) -> tuple[Subject, ...]:

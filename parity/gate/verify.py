@@ -22,6 +22,7 @@ from isomorph.convert.errors import UsageError
 from ..console import Console
 from . import digest
 from .reading import Fact, Unreadable, fact_of, moment, read
+from .statement import limit as longest
 from .statement import timestamp
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 PASSED, NOT_PASSED, UNREADABLE, CHANGED, OLDER_POLICY, EXPIRED = 0, 1, 2, 11, 12, 13
+Rules = tuple[str, int, str, int]
 SKEW = timedelta(minutes=5)  # by which the clock of whoever made the verdict may be ahead
 
 
@@ -84,19 +86,19 @@ def verify(
     return _judged(fact, Path(path), (*fact.notes, *_notes(fact, rules)))
 
 
-def _notes(fact: Fact, policy: tuple[str, int, str] | None) -> Iterator[str]:
+def _notes(fact: Fact, policy: Rules | None) -> Iterator[str]:
     if policy is None:
         yield "the policy's version was not checked: no --policy"
     elif fact.version > policy[1]:
         yield f"made under version {fact.version} of the policy; {policy[0]} is version {policy[1]}"
 
 
-def _refused(fact: Fact, policy: tuple[str, int, str] | None, when: datetime) -> tuple[int, str] | None:
+def _refused(fact: Fact, policy: Rules | None, when: datetime) -> tuple[int, str] | None:
     """What stands against the verdict, whatever it is about."""
     if fact.status != "PASS":
         return NOT_PASSED, f"the verdict is no PASS but {fact.status}"
     if policy is not None:
-        file, version, sha256 = policy
+        file, version, sha256, days = policy
         if fact.version < version:
             return OLDER_POLICY, f"made under version {fact.version} of the policy; {file} is version {version}"
         if fact.version == version and fact.sha256 != sha256:
@@ -104,6 +106,8 @@ def _refused(fact: Fact, policy: tuple[str, int, str] | None, when: datetime) ->
                 f"made under another policy that is version {version} too; raise version in [gate] of {file} "
                 "when it is changed"
             )
+        if fact.sha256 == sha256 and fact.expires > longest(fact.created, days):
+            return UNREADABLE, f"not a verdict that can be relied on: {file} has one expire after {days} days"
     if when > fact.expires:
         return EXPIRED, f"the verdict expired at {timestamp(fact.expires)}; run isomorph gate again"
     if fact.created - when > SKEW:
@@ -150,7 +154,8 @@ def _stranger(fact: Fact, path: Path, kind: str, sha256: str) -> str:
     same = [artifact for artifact in fact.converted if PurePosixPath(artifact.name).name == path.name]
     if same:
         return f"{path} is not the {path.name} that was passed: {sha256} is not {same[0].sha256}"
-    return f"{path} is none of the models of this verdict ({', '.join(a.name for a in fact.converted[:3])}): {sha256}"
+    passed = ", ".join(artifact.name for artifact in fact.converted[:3]) or "it passes no file and no directory"
+    return f"{path} is none of the models of this verdict ({passed}): {sha256}"
 
 
 def _when(at: datetime | date | str | None) -> datetime:
@@ -163,12 +168,12 @@ def _when(at: datetime | date | str | None) -> datetime:
     return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
-def _policy(path: Path) -> tuple[str, int, str]:
-    """Name, version and hash of a gate's file, as the run that made the verdict saw them."""
+def _policy(path: Path) -> Rules:
+    """Name, version, hash and days of a gate's file, as the run that made the verdict saw them."""
     from .policy import load
 
     policy = load(path)
-    return path.name, policy.version, policy.sha256
+    return path.name, policy.version, policy.sha256, policy.valid_days
 
 
 def run(options: argparse.Namespace, streams: Console) -> int:

@@ -10,11 +10,10 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 from isomorph.parity.gate.policy import Policy, Waiver
-from isomorph.parity.gate.policy_keys import finding_parts
+from isomorph.parity.gate.policy_keys import finding_parts, matches
 from isomorph.parity.gate.tasks import tasks_of
 from isomorph.parity.record import Place, Result, Waived
 
@@ -88,7 +87,7 @@ def _waived(result: Result, waivers: Sequence[Waiver], used: set[str]) -> Result
 def _covers(pattern: str, finding: str) -> bool:
     """Part by part, so that a `*` in one part does not reach into the next; the name is the rest."""
     wanted, found = finding_parts(pattern), _parts(finding)
-    return all(fnmatchcase(a, b) for a, b in zip(found, wanted, strict=True))
+    return all(matches(a, b) for a, b in zip(wanted, found, strict=True))
 
 
 def _parts(finding: str) -> tuple[str, str, str]:

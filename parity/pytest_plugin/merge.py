@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -86,15 +86,22 @@ class Collector:
         return [said for node_id in self._ordered() for said in self._tests[node_id].baselines]
 
     # ------------------------------------------------------------------------------------------------ at its end
-    def finish(self, session: pytest.Session) -> None:
-        """Make the record, write what was asked for. A file that cannot be written fails the session."""
+    def finish(self, session: pytest.Session, uncollected: Iterable[pytest.CollectReport] = ()) -> None:
+        """Make the record, write what was asked for. A file that cannot be written fails the session.
+
+        uncollected: reports of what could not be collected. A gate file is an ERROR: it has checks; others may have."""
         if self.config.option.collectonly:
             return
+        missing = {report.nodeid or ".": _first_line(report) for report in uncollected}
+        for node_id, text in missing.items():
+            if node_id.endswith(".toml"):
+                error = Result(node_id, "ERROR", f"not collected: {text}", place=Place(node_id, 1))
+                self._tests[node_id] = _Test([error], place=error.place)
         self._judge_waivers(session)
         self.record = Record(
             self.results, datetime.now(UTC).isoformat(timespec="seconds"), f"pytest: {self.config.rootpath.name}",
             shlex.join(["pytest", *map(str, self.config.invocation_params.args)]), _environment(),
-            seconds=round(time.time() - self.started, 3), notes=tuple(self._shortcomings(session)),
+            seconds=round(time.time() - self.started, 3), notes=tuple(self._shortcomings(session, list(missing))),
         )  # fmt: skip
         try:
             self._write_baselines()
@@ -160,9 +167,11 @@ class Collector:
         devices = {device_of(said["key"]) for said in test.baselines}
         return device_of(key) not in devices or key in {said["key"] for said in test.baselines}
 
-    def _shortcomings(self, session: pytest.Session) -> list[str]:
+    def _shortcomings(self, session: pytest.Session, missing: Sequence[str]) -> list[str]:
         """What a reader of the record must know."""
         notes = [] if self._tests else ["no test compared any models"]
+        if missing:
+            notes.append(f"could not be collected, tests may be missing: {', '.join(missing)}")
         if session.exitstatus == pytest.ExitCode.INTERRUPTED:
             notes.append("the run was interrupted: tests are missing")
         elif session.shouldfail or session.shouldstop:
@@ -200,7 +209,7 @@ def _placed(test: _Test) -> tuple[str, int]:
     return (place.file, place.line) if place is not None else ("", 0)
 
 
-def _first_line(report: pytest.TestReport) -> str:
+def _first_line(report: pytest.TestReport | pytest.CollectReport) -> str:
     crash = getattr(report.longrepr, "reprcrash", None)
     text = getattr(crash, "message", None) or str(report.longrepr or "")
     return (text.strip().splitlines() or ["it failed"])[0][:300]

@@ -203,6 +203,8 @@ def read(path: str | os.PathLike[str]) -> Record:
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is no JSON document: {error}") from error
     try:
+        if not isinstance(said, dict) or not isinstance(said.get("results", []), list):
+            raise ValueError("no object with a list of results")
         record = Record.from_dict(said)
         record = replace(
             record, results=tuple(map(_sound, record.results)), seconds=_seconds(record.seconds),

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from isomorph.parity.gate.execute import execute
+from isomorph.parity.gate.execute import budget_text, execute
 from isomorph.parity.gate.identity import code_of, of_model
 from isomorph.parity.gate.policy import load
 from isomorph.parity.gate.tasks import tasks_of
-from isomorph.parity.record import Result
+from isomorph.parity.record import BudgetLine, Result
 from scripts.package import ROOT
 
-from .gate_files import PAIR, executed, gate
+from .gate_files import FUNCTIONS, PAIR, executed, gate
 
 NET = """
 import torch
@@ -134,6 +134,35 @@ def test_code_that_raises(tmp_path: Path, code: str, said: str) -> None:
     assert "\n" not in result.message
 
 
+def test_a_model_beside_itself_is_no_comparison(tmp_path: Path) -> None:
+    result = executed(gate(tmp_path, PAIR.format("tanh")))
+    assert (result.status, result.message) == ("NOTHING_COMPARED", "source and artifact are one and the same model")
+    for name in ("a.keras", "b.keras"):
+        (tmp_path / name).write_text("the same bytes")
+    files = '[[model]]\nname = "net"\nsource = "a.keras"\nartifact = "b.keras"\n'
+    assert executed(gate(tmp_path, files)).status == "NOTHING_COMPARED"
+    (tmp_path / "b.keras").write_text("others")
+    assert executed(gate(tmp_path, files)).status == "ERROR", "they are opened then"
+
+
+def test_code_that_ends_the_interpreter(tmp_path: Path) -> None:
+    text = PAIR.format("quits")
+    result = executed(gate(tmp_path, text, functions=FUNCTIONS + "\ndef quits(x):\n    raise SystemExit(0)\n"))
+    assert (result.status, "ended the interpreter: SystemExit" in result.message) == ("ERROR", True), result.message
+
+
+@pytest.mark.parametrize(
+    ("unit", "limit", "measured", "said"),
+    [
+        ("bytes", 2e7, 20_000_001.0, "20000001 bytes is over the limit of 20000000 bytes"),
+        ("x", 1.5, 1.5000001, "1.5000001x is over the limit of 1.5x"),
+        ("x", 1.5, 2.0, "2x is over the limit of 1.5x"),
+    ],
+)
+def test_what_is_just_over_a_limit_reads_so(unit: str, limit: float, measured: float, said: str) -> None:
+    assert budget_text(BudgetLine("size", limit, measured, unit)) == f"budget size: {said}"
+
+
 def test_models_that_raise(tmp_path: Path) -> None:
     broken = executed(gate(tmp_path / "a", PAIR.format("broken")))
     assert (broken.status, broken.message) == ("FAIL", "signature call: raised: RuntimeError: no luck (in float32)")
@@ -144,7 +173,7 @@ def test_models_that_raise(tmp_path: Path) -> None:
 
 
 def test_wrong_inputs_are_an_error(tmp_path: Path) -> None:
-    result = executed(gate(tmp_path, QUICK.replace("x=", "y=") + "artifact = 'net:Net'\n", net=NET))
+    result = executed(gate(tmp_path, QUICK.replace("x=", "y=") + "artifact = 'net.py:Net'\n", net=NET))
     assert result.status == "ERROR"
     assert "'y'" in result.message
 
@@ -176,7 +205,7 @@ def test_models_in_processes_of_their_own(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_what_was_required_and_not_compared(tmp_path: Path) -> None:
     result = executed(
-        gate(tmp_path, PAIR.format("tanh").replace("quick", "full") + "checks = ['dropout', 'special']\n")
+        gate(tmp_path, PAIR.replace(":{}", ".py:tanh").replace("quick", "full") + "checks = ['dropout', 'special']\n")
     )
     assert result.status == "NOTHING_COMPARED"
     assert result.message.startswith("required, and nothing was compared: dropout (")

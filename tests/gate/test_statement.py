@@ -13,7 +13,7 @@ import pytest
 
 from isomorph.convert.errors import UsageError
 from isomorph.parity.gate import digest, statement
-from isomorph.parity.record import EXIT_CODES, Result, Subject
+from isomorph.parity.record import EXIT_CODES, Result, Subject, Waived
 
 from .verdicts import NOW, VERDICT, passed, record, result
 
@@ -157,6 +157,20 @@ def test_a_run_without_a_policy_has_no_statement(folder: Path, policy: Any) -> N
 def test_how_long_it_holds(folder: Path, days: float, expires: datetime) -> None:
     said = statement.of(record(result(folder)), [], days, NOW)["predicate"]
     assert said["expires"] == statement.timestamp(expires)
+
+
+@pytest.mark.parametrize(
+    ("day", "expires"),
+    [
+        ("2026-11-25", "2026-11-25T23:59:59Z"),
+        ("2026-12-25", "2026-12-20T12:00:00Z"),
+        ("2026-11-19", "2026-11-20T12:00:00Z"),  # the run went on past midnight
+    ],
+)
+def test_it_holds_no_longer_than_somebody_answers(folder: Path, day: str, expires: str) -> None:
+    waived = (Waived("a", "r", "o", "2099-01-01"), Waived("b", "r", "o", day))
+    said = statement.of(record(result(folder, waived=waived)), [], 30, NOW)
+    assert said["predicate"]["expires"] == expires
 
 
 def test_the_time_is_told_in_utc() -> None:

@@ -261,6 +261,40 @@ def test_a_pass_that_its_results_contradict_is_unreadable(folder: Path, said: di
     assert asked(folder, said).code == UNREADABLE
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"verdict": {"status": "FAIL", "mismatches_in_all": 0}},
+        {"verdict": {"status": "PASS", "mismatches_in_all": 1}},
+        {"budgets": [{"kept": False, "measured": None, "limit": 1}]},
+        {"budgets": [{"kept": True, "measured": 2, "limit": 1}]},
+    ],
+)
+def test_a_result_that_says_what_stands_against_it_is_no_pass(
+    folder: Path, said: dict[str, Any], change: dict[str, Any]
+) -> None:
+    (result,) = said["predicate"]["models"][0]["results"]
+    result.update(change)
+    assert result["waivers"], "somebody answers for it"
+    assert asked(folder, said).passed
+    result["waivers"] = []
+    found = asked(folder, said)
+    assert (found.code, "contradict" in found.message) == (UNREADABLE, True)
+
+
+def test_a_verdict_that_holds_longer_than_its_policy_says_is_unreadable(folder: Path, said: dict[str, Any]) -> None:
+    said["predicate"]["expires"] = "2026-12-20T12:00:01Z"
+    found = asked(folder, said)
+    assert (found.code, "expire after 30 days" in found.message) == (UNREADABLE, True)
+    assert asked(folder, said, policy=None).passed, "nobody says how long it may be"
+
+
+def test_a_verdict_of_code_alone_passes_no_file(folder: Path, said: dict[str, Any]) -> None:
+    said["predicate"]["models"][0]["converted"] = []
+    found = asked(folder, said)
+    assert (found.code, "it passes no file and no directory" in found.message) == (CHANGED, True)
+
+
 def test_a_part_outside_of_the_folder_is_unreadable(folder: Path, said: dict[str, Any]) -> None:
     for name in ("../net.pt", "/etc/passwd", "", ".", "a//b", "a\\b", "a\0b"):
         part = {"name": name, "size": 6, "digest": {"sha256": digest.of(folder / "net.pt").sha256}}

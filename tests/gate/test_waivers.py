@@ -91,6 +91,7 @@ def test_what_is_covered_in_part_fails(tmp_path: Path) -> None:
         ("VALUE/parameter gradient/*".lower(), True),
         ("kink/parameter gradient/*", False),
         ("v*/p*/first.weight", True),
+        ("value/parameter gradient/[f]irst.weight", False),  # brackets are brackets
     ],
 )
 def test_patterns(tmp_path: Path, pattern: str, covered: bool) -> None:

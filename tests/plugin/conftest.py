@@ -9,11 +9,14 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+import vl_convert  # noqa: F401  one of those in Rust, which a process can import only once
 from hypothesis import core
 
 import isomorph
 from isomorph.parity.explaining.reproduce import reproduce
 from isomorph.parity.pytest_plugin import census, fixture, merge, summary
+from isomorph.parity.record import Record, Result
+from isomorph.parity.report import faces
 from tests.plugin.inner import HEAD
 
 __all__ = ["census", "fixture", "merge", "summary"]
@@ -27,6 +30,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> None:
     pair = space["net"](), space["net"](1.5)  # type: ignore[operator]
     verdict = isomorph.check(*pair, torch.ones(2, 3), level="quick")
     reproduce(verdict, *pair, tmp_path_factory.mktemp("loaded") / "reproducer")
+    faces.write(Record((Result("loaded", "FAIL", verdict=verdict.to_dict()),)), tmp_path_factory.mktemp("reports"))
 
 
 @pytest.fixture(scope="session")

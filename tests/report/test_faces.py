@@ -189,7 +189,8 @@ def test_files_of_a_result_are_found_from_the_report(tmp_path: Path) -> None:
     [
         ("", "is no JSON document"),
         ("[" * 100_000, "is no JSON document"),
-        ("[]", "is no report of isomorph"),
+        ("[]", "no object with a list of results"),
+        ('{"schema": "isomorph.report/1", "results": {}}', "no object with a list of results"),
         ('{"schema": "isomorph.verdict/1", "status": "PASS"}', "is no report of isomorph"),
         ('{"schema": "isomorph.report/1"}', "is no report of isomorph"),
         ('{"schema": "isomorph.report/1", "results": [{"name": "a"}]}', "is no report of isomorph"),

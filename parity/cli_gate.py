@@ -34,6 +34,10 @@ def run(options: argparse.Namespace, streams: Console) -> int:
     progress = Progress() if options.quiet else Shown(streams.err)
     policy = None
     try:
+        if options.blessing is not None and options.blessing.is_dir() and not options.list:
+            from .gate import blessing
+
+            blessing.clear(options.blessing)  # also where the gate file cannot be read
         policy = load(options.file)
         if options.list:
             return _list(options, streams, policy)

@@ -71,6 +71,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """The marker; the options are judged, where there are any; the controller gets its scribe."""
     config.addinivalue_line("markers", MARKER)
+    try:
+        config.getini("parity_gate")  # here, not at each file that is collected
+    except (ValueError, pytest.UsageError) as error:
+        said = str(error)
+        where = "" if "parity_gate" in said else f"parity_gate ({config.inipath or 'ini'}): "
+        raise pytest.UsageError(where + said) from None
     given = any(
         config.getoption(f"parity_{name}") is not None or config.getini(f"parity_{name}") for name, _, _ in OPTIONS
     )

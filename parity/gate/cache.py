@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from isomorph.convert.errors import UsageError
-from isomorph.parity.gate.digest import of
+from isomorph.parity.gate.reads import state
 from isomorph.parity.record import Result
 
 __all__ = [
@@ -60,8 +60,8 @@ class Cache:
         self.trouble = ""
 
     def get(self, key: str | None, folder: Path) -> Result | None:
-        """What is kept under a key. folder: of the task. None: nothing is, the entry is damaged, a file that was read
-        for it holds something else by now, or files that belong to it are gone."""
+        """What is kept under a key. folder: of the task. None: nothing is, the entry is damaged, what was read for it
+        is another by now, or files that belong to it are gone."""
         if key is None or self._fresh:
             return None
         try:
@@ -70,7 +70,7 @@ class Cache:
             if entry != {"schema": SCHEMA, "sha256": hash_of(said), **said}:
                 return None
             result = Result.from_dict(entry["result"])
-            if any(of(folder / name).sha256 != sha256 for name, sha256 in entry["read"].items()):
+            if any(state(_whole(name, folder)) != before for name, before in entry["read"].items()):
                 return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError):
             return None
@@ -89,9 +89,9 @@ class Cache:
         said = {"key": key, "result": json.loads(json.dumps(result.to_dict(), default=str))}
         file = self._file(key)
         try:
-            if any(os.stat(path).st_mtime > since for path in read):
+            if any(_written(path) > since for path in read):
                 return
-            said["read"] = {_within(path, folder): of(path).sha256 for path in read}
+            said["read"] = {_within(path, folder): state(path) for path in read}
             entry = {"schema": SCHEMA, "sha256": hash_of(said), **said}
             file.parent.mkdir(parents=True, exist_ok=True)
             write_text(file, json.dumps(entry))
@@ -102,6 +102,15 @@ class Cache:
 
     def _file(self, key: str) -> Path:
         return self.folder / "results" / key[:2] / f"{key}.json"
+
+
+def _written(path: str) -> float:
+    """When it was written to, or the link to it was; a folder, when a name in it was made or taken away."""
+    return max(os.stat(path).st_mtime, os.lstat(path).st_mtime) if os.path.exists(path) else -math.inf
+
+
+def _whole(name: str, folder: Path) -> str | Path:
+    return name if name.startswith("$") else folder / name
 
 
 def _within(path: str, folder: Path) -> str:

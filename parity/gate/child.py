@@ -56,7 +56,7 @@ def done(name: str, task: Mapping[str, Any], report: Say | None, artifacts: Path
     leave_out = own if artifacts is None else [*own, artifacts]
     with reads(Path(task.get("folder", ".")), leave_out) as read:
         result: Result = getattr(import_module(module), function)(task, report, artifacts)
-    return Reached(result, read.files())
+    return Reached(result, (*read.files(), *read.variables()))
 
 
 def told(error: Exception) -> str:

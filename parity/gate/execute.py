@@ -64,17 +64,17 @@ def _tried(task: Task, plain: Result, say: Report, artifacts: Path | None) -> Re
     except subjects.NotFoundError as error:
         return failed("NOT_FOUND", str(error))
     except UnsupportedError as error:
-        return failed("UNSUPPORTED", _line(error))
+        return failed("UNSUPPORTED", _one_line(error))
     except IsomorphError as error:
-        return failed("ERROR", _line(error))
+        return failed("ERROR", _one_line(error))
     except SystemExit as error:
         return failed("ERROR", f"the code of a model ended the interpreter: {one_line(error)}")
     except Exception as error:
         return failed("ERROR", f"internal: {one_line(error)}")
 
 
-def _line(error: IsomorphError) -> str:
-    return " ".join(str(error).split())
+def _one_line(said: object) -> str:
+    return " ".join(str(said).split())
 
 
 # --------------------------------------------------------------------------------------------------------------- check
@@ -128,9 +128,9 @@ def _verdict_line(verdict: Mapping[str, Any]) -> str:
     if verdict["status"] == "FAIL" and verdict["mismatches"]:
         worst = verdict["mismatches"][0]
         more = len(verdict["mismatches"]) - 1
-        said = f": {worst['message']}" if worst["message"] else ""
+        said = f": {_one_line(worst['message'])}" if worst["message"] else ""
         return f"{worst['quantity']} {worst['name']}: {worst['kind']}{said}" + (f" (and {more} more)" if more else "")
-    return str(verdict["coverage"].get("reason") or "")
+    return _one_line(verdict["coverage"].get("reason") or "")
 
 
 def budget_text(line: BudgetLine) -> str:

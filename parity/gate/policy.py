@@ -160,9 +160,11 @@ def load(path: str | os.PathLike[str] | None = None) -> Policy:
     prefix = ""
     if file.name == PYPROJECT:
         prefix = "tool.isomorph."
-        document = document.get("tool", {}).get("isomorph")
-        if not isinstance(document, dict):
+        tools = document.get("tool")
+        section = tools.get("isomorph") if isinstance(tools, dict) else None
+        if not isinstance(section, dict):
             raise UsageError(f"{_shown(file)} has no [tool.isomorph]; name the gate file, or write the section")
+        document = section
         text_of_it = json.dumps(document, sort_keys=True, default=str)
     from isomorph.parity.gate.policy_reader import Reader
 

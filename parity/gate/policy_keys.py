@@ -51,6 +51,7 @@ POWERS: Mapping[str, int] = {"": 1, "b": 1} | {
     for base, infix in ((1000, ""), (1024, "i"))
     for power, letter in enumerate("kmgt", 1)
 }
+LONGEST = 10**8  # seconds that a limit may be: some operating systems can wait no longer than 2**31
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 _DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 _NAME = re.compile(r"\w[\w.+@-]*")
@@ -75,10 +76,11 @@ def _flag(value: Any) -> bool:
     return value
 
 
-def _whole(low: int) -> Reader:
+def _whole(low: int, below: int = 2**63) -> Reader:
     def read(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value < 2**63:
-            raise ValueError(f"must be a whole number of {low} or more")
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value < below:
+            most = "" if below == 2**63 else f", and less than {below}"
+            raise ValueError(f"must be a whole number of {low} or more{most}")
         return value
 
     return read
@@ -88,6 +90,13 @@ def _positive(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
         raise ValueError("must be a number above 0")
     return float(value)
+
+
+def _seconds(value: Any) -> float:
+    found = _positive(value)
+    if found > LONGEST:
+        raise ValueError(f"must be a number of seconds up to {LONGEST}")
+    return found
 
 
 def size(value: Any) -> int:
@@ -212,12 +221,12 @@ SETTINGS: Mapping[str, Reader] = {
     "level": _one_of(tuple(LEVELS)),
     "examples": _whole(1),
     "steps": _whole(0),
-    "seed": _whole(0),
+    "seed": _whole(0, 2**32),  # NumPy's and Keras' seeds are no larger
     "modes": _some_of(("eval", "train")),
     "backward": _flag,
     "strict": _flag,
     "tolerances": _tolerances,
-    "timeout": _positive,
+    "timeout": _seconds,
     "memory_limit": size,
     "isolate": _flag,
     "backend": _one_of(("tensorflow", "jax", "torch")),

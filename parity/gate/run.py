@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from isomorph.convert.errors import UsageError
+from isomorph.convert.routes import is_code
 from isomorph.parity.gate import waivers
 from isomorph.parity.gate.cache import Cache, environment_facts, hash_of, key_of, machine_facts, software
 from isomorph.parity.gate.child import Reached
@@ -101,7 +102,11 @@ def _plan(task: Task, how: How, known: dict[str, Any]) -> _Plan:
     identity = known[task.model]
     elsewhere = how.engine == "ray" and task.kind in _MEASURED  # figures of whatever machine it comes to
     measured = machine_facts() if task.kind in _MEASURED else None
-    key = None if elsewhere else key_of(task.settings, identity, environment_facts(entry.python), measured)
+    key = (
+        None
+        if elsewhere or _unseen(task)
+        else key_of(task.settings, identity, environment_facts(entry.python), measured)
+    )
     lost = Result(
         task.name, "ERROR", original=entry.source, converted=entry.converted, device=task.device, place=task.place,
         settings=task.settings,
@@ -110,6 +115,15 @@ def _plan(task: Task, how: How, known: dict[str, Any]) -> _Plan:
     expected = {"software": software(), "models": identity} if how.engine == "ray" else {}
     job = Job(task.name, task.to_dict(), lost, entry.timeout * PATIENCE, folder, how.perform, expected)
     return _Plan(task, job, key, identity)
+
+
+def _unseen(task: Task) -> bool:
+    """Whether code is run in a process of its own: what it opens there is not heard of (`reads`)."""
+    entry = task.entry
+    both = entry.isolate or entry.memory_limit is not None
+    artifact = both or entry.backend is not None or entry.python is not None or task.device != "cpu"
+    artifact = artifact or task.kind in _MEASURED
+    return (both and is_code(entry.source)) or (artifact and is_code(entry.artifact or ""))
 
 
 def _identity(task: Task) -> Any:

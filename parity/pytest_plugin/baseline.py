@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections import Counter
@@ -66,12 +67,14 @@ class Said:
 
 @dataclass
 class Baselines:
-    """The file at `path`, in one process. update: record instead of judging. entries, environments: as read."""
+    """The file at `path`, in one process. update: record instead of judging. entries, environments: as read. named:
+    the ini file says that there is one."""
 
     path: Path
     update: bool = False
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
     environments: dict[str, dict[str, str]] = field(default_factory=dict)
+    named: bool = False
     _said: dict[str, list[Said]] = field(default_factory=dict)
 
     @classmethod
@@ -84,6 +87,9 @@ class Baselines:
             said = json.loads(file.read_text(encoding="utf-8"))
             if said["schema"] != SCHEMA:
                 raise ValueError(f"schema {said['schema']!r}, not {SCHEMA!r}")
+            for versions in said["environments"].values():
+                if not isinstance(versions, dict):
+                    raise ValueError("an environment is no table of versions")
             for key, entry in said["entries"].items():
                 _checked(key, entry, said["environments"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -146,8 +152,9 @@ class Baselines:
         told = list(said)
         counts = Counter(one["outcome"] for one in told)
         lines = []
-        if counts["none"] and self.entries:
-            lines.append(f"no baseline: {counts['none']} checks (--parity-update-baseline records them)")
+        if counts["none"] and (self.entries or self.named):
+            where = "" if self.path.exists() else f" in {self.path}, which is not there"
+            lines.append(f"no baseline{where}: {counts['none']} checks (--parity-update-baseline records them)")
         if counts["unsteady"]:
             lines.append(f"beyond the baseline with this seed only, no regression: {counts['unsteady']} checks")
         shown = ("unsteady", "left") if self.update else ("unsteady",)
@@ -218,8 +225,9 @@ def baselines_of(config: pytest.Config) -> Baselines:
     """The session's, in this process: the file of the ini value `parity_baseline`, beside the ini file. UsageError."""
     if _KEY not in config.stash:
         folder = config.inipath.parent if config.inipath else config.rootpath
-        file = folder / (config.getini("parity_baseline") or FILE)
-        config.stash[_KEY] = Baselines.read(file, bool(config.getoption("parity_update_baseline")))
+        name = config.getini("parity_baseline")
+        found = Baselines.read(folder / (name or FILE), bool(config.getoption("parity_update_baseline")))
+        config.stash[_KEY] = replace(found, named=bool(name))
     return config.stash[_KEY]
 
 
@@ -273,13 +281,27 @@ def _checked(key: str, entry: Mapping[str, Any], environments: Mapping[str, Any]
     """KeyError, TypeError, ValueError: not an entry as `_record` makes it."""
     if entry["environment"] not in environments:
         raise ValueError(f"{key}: an environment that is not in the file")
-    if not entry["seeds"] or not all(isinstance(seed, int) for seed in entry["seeds"]):
-        raise ValueError(f"{key}: seeds must be whole numbers")
-    if set(entry["how"]) - set(HOW):
-        raise ValueError(f"{key}: unknown {', '.join(sorted(set(entry['how']) - set(HOW)))} in 'how'")
+    if not entry["seeds"] or not all(type(seed) is int and seed >= 0 for seed in entry["seeds"]):
+        raise ValueError(f"{key}: seeds must be whole numbers of 0 or more")
+    for name, value in entry["how"].items():
+        _checked_how(key, name, value)
     for name, one in entry["figures"].items():
-        if not all(isinstance(value, int | float) and value >= 0 for value in asdict(Known(**one)).values()):
-            raise ValueError(f"{key}: {name}: figures must be numbers of 0 or more")
+        values = asdict(Known(**one)).values()
+        if not all(type(value) in (int, float) and 0 <= value < math.inf for value in values) or not one["limit"]:
+            raise ValueError(f"{key}: {name}: figures must be finite numbers of 0 or more, the limit above 0")
+
+
+def _checked_how(key: str, name: str, value: Any) -> None:
+    """ValueError: not an argument of `check` as it was recorded. None: it was left to the level."""
+    from isomorph.parity.pytest_plugin.options import MARK_KEYS
+
+    if name not in HOW:
+        raise ValueError(f"{key}: unknown {name} in 'how'")
+    try:
+        if value is not None:
+            MARK_KEYS["train_steps" if name == "steps" else name](value)
+    except ValueError as error:
+        raise ValueError(f"{key}: {name} {error}, not {value!r}") from None
 
 
 def _text(value: Any, indent: str = "") -> str:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from isomorph.convert.errors import IsomorphError, ParityError
-from isomorph.parity.plugin import BASELINES, REPRODUCERS
+from isomorph.parity.plugin import BASELINES, REPRODUCERS, RESULTS
 from isomorph.parity.record import Place, Result
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ class GateItem(pytest.Item):
     def __init__(self, *, policy: Policy, task: Task, **more: Any) -> None:
         super().__init__(**more)
         self.policy, self.task = policy, task
+        self.stash[RESULTS] = []  # that it has a result is expected: without one it is an ERROR of the record
 
     def runtest(self) -> None:
         """Do the task; a GateFailure where it did not pass."""
@@ -151,13 +152,14 @@ class GateItem(pytest.Item):
     def _artifacts(self) -> tuple[Path | None, Path | None]:
         """The folder of this item's reproducer, emptied; and that of the reports, which it lies in."""
         from isomorph.parity.pytest_plugin.options import option
-        from isomorph.parity.pytest_plugin.reproducer import slug
+        from isomorph.parity.pytest_plugin.reproducer import cached, slug
 
         reports = option(self.config, "report")
         top = self.config.invocation_params.dir / reports if reports else None
-        if top is None and not hasattr(self.config, "cache"):
+        above = top / REPRODUCERS if top else cached(self.config)
+        if above is None:
             return None, None
-        folder = (top / REPRODUCERS if top else Path(self.config.cache.mkdir(REPRODUCERS))) / slug(self.nodeid)
+        folder = above / slug(self.nodeid)
         shutil.rmtree(folder, ignore_errors=True)
         return folder, top
 
@@ -180,7 +182,7 @@ def waiver_reports(config: pytest.Config, results: Iterable[Result]) -> Iterator
     by_file: dict[str, list[Result]] = {}
     for result in results:
         file, _, name = result.name.partition("::")
-        if file.endswith(".toml"):
+        if file.endswith(".toml") and name:  # else it could not be collected
             by_file.setdefault(file, []).append(replace(result, name=name))
     for file, found in by_file.items():
         yield from _reports_of(file, _file_of(config, file), found)

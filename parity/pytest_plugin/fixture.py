@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,6 +21,9 @@ from isomorph.parity.record import Result, Status
 from isomorph.parity.verdict import Verdict
 
 __all__ = ["Parity"]
+
+# Tests may check in threads; what a check sets for its time (warnings, seeds, precision) is the whole process'.
+_ALONE = threading.RLock()
 
 
 class Parity:
@@ -46,7 +50,8 @@ class Parity:
             UsageError: an argument that cannot be, or a model that cannot be opened.
         """
         __tracebackhide__ = True
-        verdict, error = self._check(original, converted, inputs, options)
+        with _ALONE:
+            verdict, error = self._check(original, converted, inputs, options)
         if error is not None:
             raise error.with_traceback(None) from None
         return cast(Verdict, verdict)
@@ -63,7 +68,8 @@ class Parity:
             ParityFailure, UsageError: as above. CaptureError, UnsupportedError: it cannot be converted.
         """
         __tracebackhide__ = True
-        conversion, error = self._convert(model, inputs, options)
+        with _ALONE:
+            conversion, error = self._convert(model, inputs, options)
         if error is not None:
             raise error.with_traceback(None) from None
         return conversion

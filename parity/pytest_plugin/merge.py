@@ -11,6 +11,7 @@ a record would be a PASS without it.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import time
@@ -98,10 +99,13 @@ class Collector:
                 error = Result(node_id, "ERROR", f"not collected: {text}", place=Place(node_id, 1))
                 self._tests[node_id] = _Test([error], place=error.place)
         self._judge_waivers(session)
+        results, notes = self.results, self._shortcomings(session, list(missing))
+        if notes and results and all(result.passed for result in results):
+            results += (Result("the whole run", "ERROR", f"it is not complete: {'; '.join(notes)}"),)
         self.record = Record(
-            self.results, datetime.now(UTC).isoformat(timespec="seconds"), f"pytest: {self.config.rootpath.name}",
+            results, datetime.now(UTC).isoformat(timespec="seconds"), f"pytest: {self.config.rootpath.name}",
             shlex.join(["pytest", *map(str, self.config.invocation_params.args)]), _environment(),
-            seconds=round(time.time() - self.started, 3), notes=tuple(self._shortcomings(session, list(missing))),
+            seconds=round(time.time() - self.started, 3), notes=tuple(notes),
         )  # fmt: skip
         try:
             self._write_baselines()
@@ -135,8 +139,8 @@ class Collector:
             from isomorph.parity.report import faces
 
             self.written = self.config.invocation_params.dir / folder
-            faces.write(self.record, self.written)
-            self.told.append(f"reports: {self.written}")
+            written = faces.write(self.record, os.path.join(self.written, ""))  # with a slash: a folder
+            self.told += [f"reports: {self.written}", *written.notes]
 
     def _write_baselines(self) -> None:
         baselines, said = baselines_of(self.config), self.baselines
@@ -186,7 +190,8 @@ def _expected(report: pytest.TestReport, result: Result) -> Result:
         return result
     finding = f"{result.status}: {result.message}"
     waived = Waived("xfail", str(reason) or "no reason given", report.nodeid, "", (finding,))
-    return replace(result, status="PASS", waived=(*result.waived, waived))
+    said = f"waived by xfail: {finding}"
+    return replace(result, status="PASS", waived=(*result.waived, waived), message=said)
 
 
 def _any(key: str) -> bool:

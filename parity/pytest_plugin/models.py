@@ -29,6 +29,8 @@ def named(options: Mapping[str, Any]) -> dict[str, Any]:
     for name in options:
         if name not in known and name != "train_steps":
             raise UsageError(f"parity(): unknown argument {name!r}; known are {', '.join(known)} and train_steps")
+    if {"steps", "train_steps"} <= set(options):
+        raise UsageError("parity(): train_steps and steps are the same argument; give one of them")
     return {"steps" if name == "train_steps" else name: value for name, value in options.items()}
 
 

@@ -64,9 +64,10 @@ def _modes(value: Any) -> tuple[str, ...]:
 
 
 def _folder(value: Any) -> str:
-    if not str(value).strip():
-        raise ValueError("must name a folder")
-    return str(value)
+    name = str(value)
+    if not name.strip() or (name.endswith((".json", ".html", ".md", ".xml", ".sarif")) and not os.path.isdir(name)):
+        raise ValueError("must name a folder, which gets the reports in every format")
+    return name
 
 
 _OPTION_KINDS: Mapping[str, Callable[[Any], Any]] = {
@@ -102,9 +103,22 @@ class Choice:
 
 
 def judge_options(config: pytest.Config) -> None:
-    """pytest.UsageError: an option or ini value that cannot be."""
+    """pytest.UsageError: an option or ini value that cannot be; a folder of reports that cannot be written."""
     for name, _, _ in OPTIONS:
         option(config, name)
+    report = option(config, "report")
+    if report is not None and not hasattr(config, "workerinput") and not config.option.collectonly:
+        from isomorph.parity.report.faces import check_path
+
+        of_ini = config.getoption("parity_report") is None
+        where = f"parity_report ({config.inipath or 'ini'})" if of_ini else "--parity-report"
+        folder = config.invocation_params.dir / report
+        if folder.exists() and not folder.is_dir():
+            raise pytest.UsageError(f"{where} {folder}: a folder is wanted, and this is a file")
+        try:
+            check_path(os.path.join(folder, ""), where)  # with a slash: a folder, whatever its name ends in
+        except UsageError as error:
+            raise pytest.UsageError(str(error)) from None
 
 
 def option(config: pytest.Config, name: str) -> Any:
@@ -120,7 +134,8 @@ def option(config: pytest.Config, name: str) -> Any:
         found = _OPTION_KINDS[name](value)
     except ValueError as error:
         raise pytest.UsageError(f"{where} {error}, not {value!r}") from None
-    return str(config.rootpath / found) if name == "report" and of_ini else found
+    beside = config.inipath.parent if config.inipath else config.rootpath
+    return str(beside / found) if name == "report" and of_ini else found
 
 
 def judge_marks(item: pytest.Item) -> None:

@@ -17,7 +17,7 @@ from isomorph.parity.pytest_plugin.options import option
 from isomorph.parity.runners.spec import ModelSpec
 from isomorph.parity.verdict import Verdict
 
-__all__ = ["Reproducer", "Reproducers", "slug"]
+__all__ = ["Reproducer", "Reproducers", "cached", "slug"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Reproducers:
     def write(self, name: str, verdict: Verdict, original: ModelSpec, converted: ModelSpec) -> Reproducer:
         """The reproducer of a failed check; what an earlier run left is removed in any case."""
         report = option(self._request.config, "report")
-        top = self._request.config.invocation_params.dir / report / REPRODUCERS if report else self._cache()
+        config = self._request.config
+        top = config.invocation_params.dir / report / REPRODUCERS if report else cached(config)
         if top is not None and top.exists():
             shutil.rmtree(top / slug(name), ignore_errors=True)
         if verdict.status != "FAIL":
@@ -55,12 +56,18 @@ class Reproducers:
         shown = folder.relative_to(top.parent).as_posix() if report else str(folder)
         return Reproducer(folder, str(folder), {"reproducer": shown})
 
-    def _cache(self) -> Path | None:
-        cache = getattr(self._request.config, "cache", None)
+
+def cached(config: pytest.Config) -> Path | None:
+    """The folder in pytest's cache; None where there is no cache, or none can be written."""
+    cache = getattr(config, "cache", None)
+    try:
         return None if cache is None else Path(cache.mkdir(REPRODUCERS))
+    except OSError:
+        return None
 
 
 def slug(name: str) -> str:
     """A folder's name of a check's: readable, short, and its own."""
-    readable = re.sub(r"[^A-Za-z0-9.-]+", "_", name.rpartition("/")[2]).strip("._")[:80]
+    path, colons, test = name.partition("::")  # a parameter may hold a slash as well
+    readable = re.sub(r"[^A-Za-z0-9.-]+", "_", path.rpartition("/")[2] + colons + test).strip("._")[:80]
     return f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -44,7 +44,8 @@ def _figures(verdict: Verdict, passed: bool) -> list[str]:
     checks = [check for check in verdict.checks if check.compared]
     said = [f"{sum(check.compared for check in checks)} compared"]
     worst = max((check for check in checks if not (passed and check.failed)), key=_share, default=None)
-    if worst is not None:
+    failed = not passed and any(check.failed for check in checks)
+    if worst is not None and not (failed and _share(worst) <= 1):  # what is to be zero has no relative error
         said.append(f"worst {worst.worst:.1e} of {worst.tolerance:.1e}")
     ratios = [check.ratio for check in checks if check.ratio is not None]
     return [*said, f"{max(ratios):.2g}x own error"] if ratios else said

@@ -17,11 +17,13 @@ import hashlib
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from isomorph.convert.errors import UsageError
 from isomorph.parity.record import Record
 from isomorph.parity.report.html_data import embedded
 from isomorph.parity.report.html_view import page_view
+from isomorph.parity.report.texts import plain
 
 __all__ = ["render"]
 
@@ -45,6 +47,7 @@ def render(record: Record, folder: Path | None = None) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_asset),
         autoescape=True,
+        finalize=_shown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -59,6 +62,11 @@ def render(record: Record, folder: Path | None = None) -> str:
         policy=_policy(style, program, vega),
     )
     return text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate in a name cannot be written
+
+
+def _shown(value: Any) -> Any:
+    """What a name says, in signs that a page can show; not what is markup or code."""
+    return plain(value) if type(value) is str else value
 
 
 @cache

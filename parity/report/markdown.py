@@ -93,7 +93,8 @@ def _details(result: Result, opened: bool) -> str:
 
 def _body(result: Result) -> Iterator[str]:
     verdict = restore(result.verdict)
-    yield f"{_text(result.original)} = {_text(result.converted)} on {_text(result.device)}"
+    if result.original or result.converted:  # a test may end before it has named any
+        yield f"{_text(result.original)} = {_text(result.converted)} on {_text(result.device)}"
     if result.place is not None:
         yield f"asked for at {_text(f'{result.place.file}:{result.place.line}')}"
     yield ""

@@ -37,8 +37,9 @@ MEANS: Mapping[str, tuple[str, str]] = {
     "WAIVER_EXPIRED": ("a waiver has expired", "Mend what it waives, or have its owner state a new date."),
     "WAIVER_UNUSED": ("a waiver waives nothing", "What it waived is mended: remove it."),
 }
-# No XML holds these (C0 controls, half of a surrogate pair, ...), and no terminal should be sent them.
-_CONTROL = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# No XML holds these (C0 controls, half of a surrogate pair, ...), and no terminal should be sent them;
+# what turns the direction of writing, or breaks a line, makes a name look like another one.
+_CONTROL = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\u2028-\u202e\u2066-\u2069]")
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 

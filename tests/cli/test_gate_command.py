@@ -122,6 +122,17 @@ def test_a_part_of_a_gate_blesses_nothing(isomorph: Command, tmp_path: Path) -> 
         assert said["status"] in (status, "INCOMPLETE")
 
 
+def test_no_blessing_outlives_a_gate_that_cannot_be_read(isomorph: Command, tmp_path: Path) -> None:
+    write(tmp_path, "pass-a")
+    (tmp_path / "blessing").mkdir()
+    for name in ("isomorph.toml", "wrong.toml"):
+        (tmp_path / "blessing" / "BLESSED").touch()
+        assert isomorph("gate", name, "--list", "--blessing", "blessing").code in (0, 2)
+        assert (tmp_path / "blessing" / "BLESSED").exists(), "nothing is judged"
+    assert isomorph("gate", "wrong.toml", "--blessing", "blessing").code == 2
+    assert not list((tmp_path / "blessing").iterdir())
+
+
 def test_the_list_of_tasks(isomorph: Command, tmp_path: Path) -> None:
     write(tmp_path, "pass-a", "fail-b", more='dtypes = ["own", "float64"]\n[model.budgets]\nsize = "1 MB"\n')
     names = ["pass-a::check[cpu,both]", "fail-b::check[cpu,own]", "fail-b::check[cpu,float64]", "fail-b::budget[size]"]

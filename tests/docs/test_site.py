@@ -42,6 +42,34 @@ def test_the_tables_are_those_of_the_code() -> None:
     assert result.returncode == 0, result.stderr[-500:]
 
 
+PATH = re.compile(r"`(?:python )?((?:scripts|parity|convert|tests|docs|fixtures|\.ci)/[\w./*-]+)")
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")) + sorted(ROOT.glob("*.md")), ids=lambda page: page.name)
+def test_every_file_that_is_named_is_there(page: Path) -> None:
+    """Of the repository's own files and folders, as the text names them in backquotes."""
+    named = {path.rstrip("./") for path in PATH.findall(page.read_text())}
+    assert sorted(path for path in named if not list(ROOT.glob(path))) == []
+
+
+def test_the_architecture_names_every_file() -> None:
+    """The tables of architecture.md have a row for each file or its folder, and for nothing else. A row's further names
+    lie in the folder of its first."""
+    named = set()
+    for row in re.findall(r"^\| (`[^|]*`) \|", (DOCS / "architecture.md").read_text(), re.MULTILINE):
+        first, *others = re.findall(r"`([^`]+)`", row)
+        named |= {
+            first,
+            *(name if name.startswith(("convert/", "parity/")) else f"{Path(first).parent}/{name}" for name in others),
+        }
+    found = {name: list(ROOT.glob(name.rstrip("/"))) for name in named}
+    assert [name for name, files in found.items() if not files] == []
+    covered = {path for paths in found.values() for path in paths}
+    files = {file for folder in ("convert", "parity") for file in (ROOT / folder).rglob("*.py")}
+    missing = [f for f in files if f.name not in ("__init__.py", "__main__.py") and not covered & {f, *f.parents}]
+    assert sorted(str(file.relative_to(ROOT)) for file in missing) == []
+
+
 def strings() -> list[str]:
     """Every string constant of the package."""
     found = []

@@ -140,6 +140,12 @@ def test_what_the_text_names_exists(page: Path) -> None:
         assert not unknown, f"{page.name}: {text}: no such option: {unknown}"
 
 
+def test_the_project_is_shown_as_it_is() -> None:
+    """A page that shows a file of the examples' project shows all of it, and the files that are used are shown."""
+    shown = {b.title: b.body for page in PAGES for b in blocks(page) if (PROJECT / b.title).is_file()}
+    assert shown == {name: (PROJECT / name).read_text() for name in ("package/net.py", "package/port.py")}
+
+
 def test_the_runner_reads_what_is_there(tmp_path: Path) -> None:
     """The test above can fail: files, commands, exit codes and lines that are not printed are told apart."""
     page = tmp_path / "page.md"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from isomorph.parity.gate import cache as caching
 from isomorph.parity.gate.cache import Cache, environment_facts, key_of
-from isomorph.parity.gate.reads import reads
+from isomorph.parity.gate.reads import reads, state
 from isomorph.parity.record import EXIT_CODES, BudgetLine, Place, Result, Status, Subject
 
 from .fake_gate import judge, write
@@ -122,6 +124,87 @@ def test_a_file_that_is_read_at_run_time_counts_as_well(
     assert cached() == [False, False]
 
 
+SOUGHT = """
+import os
+from pathlib import Path
+HERE = Path(__file__).parent
+class Net:
+    scale = os.environ.get("MODEL_SCALE", "1")
+    last = sorted((HERE / ("da" + "ta")).glob("*.txt"))[-1].name
+    linked = open(HERE / ("la" + "test")).read()
+    try:
+        more = open(HERE / ("mo" + "re")).read()
+    except FileNotFoundError:
+        more = ""
+"""
+
+
+@pytest.mark.parametrize("engine", ["process", "inline"])
+@pytest.mark.parametrize("change", ["another", "link", "more", "variable"])
+def test_what_was_sought_and_listed_counts_as_well(
+    tmp_path: Path, engine: str, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest of several files, a link that leads elsewhere, a file that is there by now, a variable."""
+    (tmp_path / "gate" / "data").mkdir(parents=True)
+    file, cache = write(tmp_path / "gate", "load-a", "load-b"), tmp_path / "cache"
+    folder = file.parent
+    (folder / "net.py").write_text(SOUGHT)
+    for name in ("data/1.txt", "one", "two", "../beside.txt"):
+        (folder / name).write_text(name)
+    (folder / "latest").symlink_to("one")
+
+    def cached() -> list[bool]:
+        return [result.cached for result in judge(file, cache, engine=engine).results]
+
+    assert cached() == [False, False]
+    assert cached() == [True, True]
+    if change == "another":
+        (folder / "data" / "2.txt").write_text("2")
+    elif change == "link":
+        (folder / "latest").unlink()
+        (folder / "latest").symlink_to("two")
+    elif change == "more":
+        (folder / "more").write_text("more")
+    else:
+        monkeypatch.setenv("OTHER_SCALE", "2")
+        assert cached() == [True, True], "nobody asked for it"
+        monkeypatch.setenv("MODEL_SCALE", "2")
+    assert cached() == [False, False]
+
+
+@pytest.mark.parametrize("more", ["isolate = true", 'memory_limit = "8 GB"'])
+def test_code_in_a_process_of_its_own_is_not_vouched_for(tmp_path: Path, more: str) -> None:
+    """Nobody hears what it opens there."""
+    file = write(tmp_path, "pass-a", "pass-b", more=f"{more}\n")
+    for expected in ([False, False], [True, False]):
+        assert [result.cached for result in judge(file, tmp_path / "cache").results] == expected
+
+
+@pytest.mark.parametrize(
+    ("more", "kept"),
+    [('backend = "jax"', False), ('devices = ["cuda"]', False), ("[model.budgets]\nmemory = 5", True), ("", True)],
+)
+def test_an_artifact_of_code_is_kept_where_it_is_heard(tmp_path: Path, more: str, kept: bool) -> None:
+    file = write(tmp_path, "pass-a", more=f"{more}\n")
+    file.write_text(file.read_text().replace("pass-a.keras", "net.py:Net"))
+    judge(file, tmp_path / "cache")
+    first, *rest = judge(file, tmp_path / "cache").results
+    assert first.cached is kept
+    assert not any(result.cached for result in rest), "memory is measured in another process"
+
+
+def test_the_state_of_a_path(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    seen = [state(folder)]
+    folder.mkdir()
+    for name in ("a", "b", "__pycache__"):
+        seen.append(state(folder))
+        (folder / name).write_text(name)
+    assert len(set(seen)) == 4
+    assert state(folder) == seen[-1], "what Python compiles is no news"
+    assert state(folder / "a") != state(folder / "b")
+
+
 def test_a_file_that_is_written_to_meanwhile_is_not_vouched_for(tmp_path: Path) -> None:
     file, cache = tmp_path / "read.txt", Cache(tmp_path / "cache")
     file.write_text("")
@@ -153,9 +236,13 @@ def test_what_is_installed_and_what_is_temporary_is_no_file_of_a_task(
         Path("gone.txt").read_text()
         Path("gone.txt").unlink()
         Path(json.__file__).read_text()
+        os.listdir("env")
+        os.listdir("../scratch")
+        with suppress(FileNotFoundError):
+            Path("sought.txt").read_text()
         monkeypatch.chdir(tmp_path)
     here = [path for path in found.files() if path.startswith(str(tmp_path))]
-    assert here == [str((tmp_path / name).resolve()) for name in ("other/d.txt", "task/a.txt")]
+    assert here == [str(tmp_path / name) for name in ("other/d.txt", "task/a.txt", "task/env", "task/sought.txt")]
     assert str(Path(__file__).resolve()) in found.files()  # a module that was loaded before
     with reads(tmp_path) as found:
         pass

@@ -163,9 +163,11 @@ def test_the_hash_is_of_the_text(tmp_path: Path) -> None:
         (MODEL + WAIVER.replace("value/output/*", "value/outputs/*"), 11, "'outputs' is not known"),
         (MODEL + WAIVER.replace("value/output/*", "value"), 11, "the form is KIND/QUANTITY/NAME"),
         (MODEL + WAIVER.replace("value/output/*", "*/*/*"), 11, "would cover whatever goes wrong"),
-        (MODEL + WAIVER.replace('"value/output/*"', '["*e*/*/*", "*/*/?*", "budget/size"]'), 11, "would cover whatever"),
+        (MODEL + WAIVER.replace('"value/output/*"', '["*e*/*/*", "*/*/?*", "budget/size"]'), 11, "would cover"),
         (MODEL + WAIVER.replace("value/output/*", "[!_]*/output/*"), 11, "'[!_]*' is not known"),
         (MODEL + WAIVER.replace("value/output/*", "w*/output/*"), 11, "'w*' is not known"),
+        (MODEL + "seed = 4294967296\n", 5, "must be a whole number of 0 or more, and less than 4294967296"),
+        (MODEL + "timeout = 1e300\n", 5, "must be a number of seconds up to 100000000"),
         (MODEL + "tolerances = { int8 = 1.5 }\n", 5, "int8 must be a relative error of 1 or less"),
         ("# none\nmodel = []\n", 2, "no [[model]]: there is nothing to judge"),
         (MODEL + WAIVER.replace("value/output/*", "budget/speed"), 11, "budgets are precision, latency_ratio"),
@@ -271,6 +273,13 @@ def test_the_gate_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert load(tmp_path).file == (tmp_path / "isomorph.toml").as_posix()
     with pytest.raises(UsageError, match="no such file"):
         load(tmp_path / "other.toml")
+
+
+@pytest.mark.parametrize("text", ["tool = 3\n", "[tool]\nisomorph = 3\n", ""])
+def test_a_pyproject_without_the_section(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    with pytest.raises(UsageError, match=r"has no \[tool.isomorph\]"):
+        load(tmp_path / "pyproject.toml")
 
 
 def test_files_that_are_no_toml(tmp_path: Path) -> None:

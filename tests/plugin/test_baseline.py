@@ -284,6 +284,18 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkey
     assert (tmp_path / "b.json").read_text() == before
 
 
+def document(limit: Any = 0.5, seed: Any = 0, how: Any = HOW, environment: Any = None) -> str:
+    """A file of one baseline."""
+    figure = {"error": 0.0, "limit": limit, "spread": 1.2, "typical": 0.1}
+    entry = {"environment": "e", "figures": {"a, b, share": figure}, "how": how, "seeds": [seed]}
+    return json.dumps({"schema": SCHEMA, "entries": {"t#1": entry}, "environments": {"e": environment or {}}})
+
+
+def test_a_baseline_as_it_was_recorded_is_read(tmp_path: Path) -> None:
+    (tmp_path / "b.json").write_text(document())
+    assert list(Baselines.read(tmp_path / "b.json").entries) == ["t#1"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -295,6 +307,15 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkey
             f'{{"schema": "{SCHEMA}", "environments": {{}}, "entries": {{"t#1": {{"environment": "x"}}}}}}',
             "environment",
         ),
+        (document(limit=0), "the limit above 0"),
+        (document(limit=math.inf), "finite numbers"),
+        (document(limit=True), "finite numbers"),
+        (document(seed=-1), "seeds must be whole numbers of 0 or more"),
+        (document(seed=True), "seeds must be whole numbers of 0 or more"),
+        (document(how={"examples": -3}), "examples must be a whole number of at least 1, not -3"),
+        (document(how={"modes": "eval"}), "modes must be some of"),
+        (document(how={"devise": "cpu"}), "unknown devise in 'how'"),
+        (document(environment=["torch"]), "no table of versions"),
     ],
 )
 def test_a_file_that_is_no_baseline_is_refused(text: str, said: str, tmp_path: Path) -> None:
@@ -387,6 +408,13 @@ def test_a_test_that_is_deselected_skipped_or_cannot_be_collected_is_not_gone(py
         errors=1, passed=1
     )
     assert len(entries(pytester)) == 5
+
+
+def test_a_file_that_the_ini_file_names_and_that_is_lost_is_told(pytester: pytest.Pytester) -> None:
+    makes(pytester, TESTS)
+    assert "no baseline" not in pytester.runpytest().stdout.str()
+    pytester.makeini("[pytest]\nparity_baseline = known.json\n")
+    pytester.runpytest().stdout.fnmatch_lines(["no baseline in *known.json, which is not there: 5 checks *"])
 
 
 def test_a_file_that_cannot_be_read_is_a_usage_error(pytester: pytest.Pytester) -> None:

@@ -169,7 +169,14 @@ def test_an_exception_of_ours_is_shown_as_one(gate: pytest.Pytester, monkeypatch
     monkeypatch.setattr(execute, "execute", fails)
     run = gate.runpytest("isomorph.toml::same")
     run.assert_outcomes(failed=2)
-    run.stdout.fnmatch_lines(["*RuntimeError: a bug*"])
+    run.stdout.fnmatch_lines(
+        ["*RuntimeError: a bug*", "ERROR isomorph.toml::same::check?cpu,both?: *RuntimeError: a bug", "2 * 2 ERROR"]
+    )
+
+
+def test_a_cache_that_cannot_be_written_is_as_none(gate: pytest.Pytester) -> None:
+    gate.makefile("", **{".pytest_cache": "a file: as in a checkout that is read-only"})
+    gate.runpytest("isomorph.toml").assert_outcomes(passed=2, failed=2)
 
 
 def test_last_failed_runs_what_failed(gate: pytest.Pytester) -> None:

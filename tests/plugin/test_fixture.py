@@ -9,6 +9,7 @@ import pytest
 
 from isomorph.convert.errors import UnsupportedError
 from isomorph.parity.pytest_plugin import models
+from isomorph.parity.pytest_plugin.reproducer import slug
 from tests.plugin.inner import HEAD, checked, makes
 
 pytest_plugins = ("pytester",)
@@ -67,10 +68,23 @@ def test_the_reproducer_fails_like_the_test_and_is_replaced(pytester: pytest.Pyt
     assert not folder.exists()
 
 
+def test_the_folder_of_a_reproducer_is_named_for_its_test() -> None:
+    assert slug("tests/deep/test_a.py::TestB::test_c[x/y]").startswith("test_a.py_TestB_test_c_x_y-")
+    assert slug("test_a.py::test_c[x/y]") != slug("test_a.py::test_c[x_y]")
+
+
 def test_without_a_cache_the_reproducer_is_in_a_temporary_folder(pytester: pytest.Pytester) -> None:
     makes(pytester, DIFFERS)
     (result,) = checked(pytester, "-p", "no:cacheprovider")
     assert (Path(result["artifacts"]["reproducer"]) / "test_reproduce.py").is_file()
+
+
+def test_a_cache_that_cannot_be_written_is_as_none(pytester: pytest.Pytester) -> None:
+    makes(pytester, DIFFERS + "def test_same(parity): parity(double, twice, (X,))\n")
+    pytester.makefile("", **{".pytest_cache": "a file: as in a checkout that is read-only"})
+    differs, same = checked(pytester)
+    assert (differs["status"], same["status"]) == ("FAIL", "PASS")
+    assert (Path(differs["artifacts"]["reproducer"]) / "test_reproduce.py").is_file()
 
 
 def test_a_model_that_cannot_be_written_down_has_a_failure_without_a_reproducer(pytester: pytest.Pytester) -> None:
@@ -102,12 +116,40 @@ def test_several_checks_in_a_test_have_names_of_their_own(pytester: pytest.Pytes
     ]
 
 
+def test_checks_in_threads_take_turns(pytester: pytest.Pytester) -> None:
+    body = """
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+def test_threads(parity):
+    before, inside, most = list(warnings.filters), [], []
+
+    def watched(x):
+        inside.append(threading.get_ident())
+        most.append(len(set(inside)))
+        threading.Event().wait(0.001)
+        inside.remove(threading.get_ident())
+        return x + x
+
+    with ThreadPoolExecutor(4) as pool:
+        verdicts = list(pool.map(lambda _: parity(double, watched, (X,)), range(4)))
+    assert [verdict.status for verdict in verdicts] == ["PASS"] * 4
+    assert max(most) == 1
+    assert warnings.filters == before
+"""
+    makes(pytester, body)
+    names = [result["name"] for result in checked(pytester)]
+    assert names == ["test_inner.py::test_threads", *(f"test_inner.py::test_threads #{n}" for n in (2, 3, 4))]
+
+
 @pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(
     ("call", "said"),
     [
         ("parity(double, twice)", "a function says nothing of its inputs"),
         ("parity(double, twice, (X,), exampels=3)", "unknown argument 'exampels'; known are modes, examples"),
+        ("parity(double, twice, (X,), steps=1, train_steps=2)", "train_steps and steps are the same argument"),
         ("parity(double, twice, (X,), examples=0)", "examples must be at least 1, not 0"),
         ("parity(double, 'no.keras', (X,))", "no.keras"),
         ("parity(double, twice, (X,), device='tpu')", "device 'tpu' is not known"),

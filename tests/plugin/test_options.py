@@ -91,6 +91,7 @@ def test_the_profile_follows_the_environment(
         ("--parity-profile=slow", "--parity-profile must be ci, dev or thorough, not 'slow'"),
         ("--parity-seed=-1", "--parity-seed must be a whole number of at least 0"),
         ("--parity-report=", "--parity-report must name a folder"),
+        ("--parity-report=report.html", "--parity-report must name a folder"),
     ],
 )
 def test_a_bad_option_is_a_usage_error(pytester: pytest.Pytester, given: str, said: str) -> None:
@@ -107,6 +108,18 @@ def test_a_bad_ini_value_names_its_file(pytester: pytest.Pytester) -> None:
     run = pytester.runpytest()
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     run.stderr.fnmatch_lines(["ERROR: parity_examples (*tox.ini) must be a whole number of at least 1, not 'none'"])
+
+
+@pytest.mark.parametrize(("name", "value"), [("tool.pytest", '"yes"'), ("tool.pytest.ini_options", '"maybe"')])
+def test_a_switch_that_is_none_is_told_before_anything_is_collected(
+    pytester: pytest.Pytester, name: str, value: str
+) -> None:
+    makes(pytester, "def test_it(): pass\n")
+    pytester.makepyprojecttoml(f"[{name}]\nparity_gate = {value}\n")
+    run = pytester.runpytest()
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    assert "parity_gate" in run.stderr.str()
+    assert "collected" not in run.stdout.str()
 
 
 def test_ini_values_in_a_toml_file(pytester: pytest.Pytester) -> None:

@@ -73,6 +73,13 @@ def test_a_folder_in_the_ini_file_is_beside_it(pytester: pytest.Pytester, monkey
     assert (pytester.path / "out" / "report.json").is_file()
 
 
+def test_it_is_beside_it_also_where_the_rootdir_is_another(pytester: pytest.Pytester) -> None:
+    makes(pytester, "def test_it(parity): parity(double, twice, (X,))\n")
+    pytester.makefile(".ini", **{"below/pytest": "[pytest]\nparity_report = out\n"})
+    pytester.inline_run("-c", "below/pytest.ini", "--rootdir", ".", "test_inner.py")
+    assert (pytester.path / "below" / "out" / "report.json").is_file()
+
+
 def properties(file: Path) -> dict[str, list[tuple[str, str]]]:
     """Test name -> its properties in a JUnit XML file."""
     cases = ElementTree.parse(file).getroot().iter("testcase")

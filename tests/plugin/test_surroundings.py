@@ -78,6 +78,29 @@ def test_a_fixture_of_the_same_name_is_their_own(pytester: pytest.Pytester) -> N
     assert "parity check" not in run.stdout.str()
 
 
+def test_a_fixture_of_the_same_name_that_is_made_from_ours_is_ours(pytester: pytest.Pytester) -> None:
+    makes(pytester, "import functools\n@pytest.fixture\ndef parity(parity): return functools.partial(parity, seed=3)\n")
+    pytester.makepyfile(
+        test_it="""
+import pytest
+from test_inner import X, double, parity, twice
+
+def test_same(parity): parity(double, twice, (X,))
+
+@pytest.mark.parity(exampels=3)
+def test_marked(parity): pass
+
+@pytest.fixture
+def broken(): raise OSError("no data")
+
+def test_broken(parity, broken): pass
+"""
+    )
+    run = pytester.runpytest("test_it.py")
+    run.assert_outcomes(passed=1, errors=2)
+    run.stdout.fnmatch_lines(["*unknown keyword 'exampels'*", "ERROR test_it.py::test_broken: *no data*", "3 parity*"])
+
+
 def test_a_test_that_fails_before_it_compares_is_in_the_record(pytester: pytest.Pytester) -> None:
     body = "@pytest.fixture\ndef broken(): raise OSError('no data')\ndef test_it(broken, parity): pass\n"
     makes(pytester, body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -220,6 +221,7 @@ def test_a_failure_that_is_expected_is_waived_by_its_mark(runs: SimpleNamespace)
     assert (known["status"], known["verdict"]["status"]) == ("PASS", "FAIL")
     (waived,) = known["waived"]
     assert (waived["name"], waived["reason"]) == ("xfail", "known")
+    assert known["message"].startswith("waived by xfail: FAIL: output")
 
 
 @pytest.mark.slow
@@ -291,14 +293,71 @@ def test_a_run_that_ended_early_says_so(pytester: pytest.Pytester) -> None:
     record = Record.from_dict(json.loads((pytester.path / "out" / "report.json").read_text()))
     assert "the run was interrupted: tests are missing" in record.notes
 
+    body = "def test(parity): parity(double, twice, (X,))\ndef test_more(): raise KeyboardInterrupt\n"
+    pytester.makepyfile(test_inner=LIGHT + body)
+    pytester.inline_run("--parity-report", "out", no_reraise_ctrlc=True)
+    record = Record.from_dict(json.loads((pytester.path / "out" / "report.json").read_text()))
+    assert [result.status for result in record.results] == ["PASS", "ERROR"]
+    assert record.results[1].message == "it is not complete: the run was interrupted: tests are missing"
+
 
 def test_a_report_that_cannot_be_written_fails_the_run_in_one_line(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_inner=LIGHT + "def test(parity): parity(double, twice, (X,))\n")
     pytester.makefile("", out="a file")
-    run = pytester.runpytest("--parity-report", "out")
+    for path in ("out", "out/below"):  # told before the work begins
+        run = pytester.runpytest("--parity-report", path)
+        assert run.ret == pytest.ExitCode.USAGE_ERROR
+        run.stderr.fnmatch_lines([f"ERROR: --parity-report *{path}*"])
+        assert "passed" not in run.stdout.str()
+        assert "Traceback" not in run.stdout.str() + run.stderr.str()
+
+    pytester.makepyfile(test_inner="def test(parity): open('late', 'w').close()\n")
+    run = pytester.runpytest("--parity-report", "late")
     assert run.ret == pytest.ExitCode.USAGE_ERROR
-    run.stdout.fnmatch_lines(["error: *out*"])
+    run.stdout.fnmatch_lines(["error: *late*"])
     assert "Traceback" not in run.stdout.str() + run.stderr.str()
+
+
+def test_the_folder_of_reports_may_have_any_name(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_inner=LIGHT + "def test(parity): parity(double, wrong, (X,))\n")
+    pytester.runpytest("--parity-report", "reports-1.2")
+    assert {file.name for file in (pytester.path / "reports-1.2").iterdir()} >= set(faces.FOLDER)
+
+
+def test_a_face_that_was_left_out_is_told(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytester.makepyfile(test_inner=LIGHT + "def test(parity): parity(double, twice, (X,))\n")
+    monkeypatch.setitem(sys.modules, "junitparser", None)
+    monkeypatch.delitem(sys.modules, "isomorph.parity.report.junit", raising=False)
+    monkeypatch.delattr("isomorph.parity.report.junit", raising=False)
+    run = pytester.runpytest("--parity-report", "out")
+    run.stdout.fnmatch_lines(["reports: *out", "junit.xml was left out: *pip install 'isomorph?report?'"])
+
+
+def test_what_could_not_be_collected_is_in_the_record(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_inner=LIGHT + "def test(parity): parity(double, twice, (X,))\n")
+    pytester.makepyfile(test_broken="import nothing_of_that_name")
+    options = ("--continue-on-collection-errors", "--parity-report", "out")
+
+    def record(*more: str) -> Record:
+        pytester.runpytest(*options, *more)
+        return Record.from_dict(json.loads((pytester.path / "out" / "report.json").read_text()))
+
+    found = record()
+    assert found.notes == ("could not be collected, tests may be missing: test_broken.py",)
+    assert [(result.name, result.status) for result in found.results] == [
+        ("test_inner.py::test", "PASS"),
+        ("the whole run", "ERROR"),
+    ]
+
+    pytester.makefile(".toml", isomorph="no policy")
+    pytester.makefile(".isomorph.toml", other='[[model]]\nname = "m"\nsource = "a:b"\nartifact = "a:b"\n')
+    alone = record("isomorph.toml", "other.isomorph.toml", "test_inner.py")
+    assert [(result.name, result.status) for result in alone.results] == [
+        ("isomorph.toml", "ERROR"),
+        ("other.isomorph.toml::m::check[cpu,both]", "NOT_FOUND"),
+        ("test_inner.py::test", "PASS"),
+    ]
+    assert "no valid TOML" in alone.results[0].message
 
 
 def test_nothing_is_gathered_where_nothing_is_checked(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from isomorph.convert.errors import UsageError
-from isomorph.parity.record import Record
+from isomorph.parity.record import Record, Result
 from isomorph.parity.report import faces
 from tests.report import nasty, records
 
@@ -211,6 +211,16 @@ def test_what_is_no_record(text: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=says) as caught:
         faces.read(tmp_path / "r.json")
     assert "\n" not in str(caught.value)
+
+
+def test_no_name_looks_like_another_one(tmp_path: Path) -> None:
+    """Signs that turn the direction of writing, or break a line, are shown as what they are; emoji stay."""
+    record = Record((Result("net\u202etxt.\u2066a\u2028b \U0001f600\u200d\U0001f525", "FAIL", "\u202emessage"),))
+    for file in ("r.html", "r.md", "r.xml", "r.sarif"):
+        faces.write(record, tmp_path / file)
+        text = (tmp_path / file).read_text("utf-8")
+        assert not set("\u202e\u2066\u2028") & set(text), file
+        assert "\U0001f600\u200d\U0001f525" in text or "\\ud83d" in text, file
 
 
 def test_a_record_that_is_not_there(tmp_path: Path) -> None:

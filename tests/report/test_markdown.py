@@ -99,6 +99,12 @@ def test_a_page_says_what_was_decided_and_on_what_evidence() -> None:
     assert "isomorph gate isomorph.toml --report report.html\n" in page.found["pre"]
 
 
+def test_a_result_that_names_no_models_has_no_line_of_them() -> None:
+    text = markdown.draw(Record((Result("t.py::test", "ERROR", "it raised"),)))
+    assert " on cpu" not in text
+    assert "it raised" in text
+
+
 def test_gaps_are_shown_though_it_passed() -> None:
     items = Page(markdown.draw(records.passed())).found["li"]
     assert "not checked: gradients of the .onnx artifact: its runtime gives none" in items

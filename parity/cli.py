@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from isomorph.convert.errors import IsomorphError, UsageError, first_line
+from isomorph.convert.named_code import suggest
 
 from .console import TRACEBACK, Console, console, debugging
 from .gate.options import VERIFY, add_gate
@@ -69,10 +70,18 @@ INTERRUPTED = 130
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors are raised, and so reach the user in the same form as all others."""
+    """Errors are raised, and so reach the user in the same form as all others. A command judges its own arguments."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see {self.prog} --help")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, unknown = super().parse_known_args(args, namespace)
+        option = next((text for text in unknown if text.startswith("-")), None)
+        if option is not None:
+            near = suggest(option.partition("=")[0], list(self._option_string_actions))
+            self.error(f"unrecognized argument: {option}{near}")
+        return found, unknown
 
 
 def parser() -> argparse.ArgumentParser:

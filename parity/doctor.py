@@ -24,9 +24,11 @@ ADDS = {
     "timm": "timm:NAME sources (torchvision is needed too, in the build that matches torch)",
     "onnx": "checks of .onnx files (ONNX Runtime)",
     "litert": "checks of .tflite files (LiteRT)",
-    "onnx2tf": "the onnx2tf converter as an edge of the routes",
-    "report": "reports as HTML",
+    "onnx2tf": "another converter, whose models isomorph can judge (its pins clash: an environment of its own)",
+    "report": "reports as HTML and JUnit XML",
+    "tensorboard": "reports as TensorBoard events",
     "ray": "verification spread over several machines",
+    "docs": "what the documentation's site is built with",
     "demo": "scripts/demo on scikit-learn's digits",
     "dev": "what the test suite and the package checks need",
 }

@@ -15,10 +15,10 @@ VERIFY = "gate verify"  # the name of the command: two words, which `cli.main` j
 _CODES = """exit codes, of the gravest result:
   0  PASS                                  6  NOT_FOUND: a model is not there
   1  FAIL: not the same model              7  BUDGET: a budget was not kept
-  2  a wrong option or gate file           8  REGRESSION: worse than its baseline
-  3  UNSUPPORTED                           9  WAIVER_EXPIRED
-  4  ERROR: a task came to no verdict     10  WAIVER_UNUSED: it waives nothing
-  5  NOTHING_COMPARED                    130  interrupted; run again to go on"""
+  2  a wrong option or gate file           9  WAIVER_EXPIRED
+  3  UNSUPPORTED                          10  WAIVER_UNUSED: it waives nothing
+  4  ERROR: a task came to no verdict    130  interrupted; run again to go on
+  5  NOTHING_COMPARED"""
 _VERIFY_CODES = """exit codes:
   0  this very file passed                11  a changed byte, or no model of this verdict
   1  the verdict is no PASS               12  made under an older policy

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from isomorph.convert.errors import UsageError
+from isomorph.convert.named_code import suggest
 from isomorph.parity import settings
 from isomorph.parity.plugin import OPTIONS, PROFILES
 
@@ -197,7 +198,8 @@ def _of_marks(item: pytest.Item) -> dict[str, Any]:
             raise UsageError(f"@pytest.mark.parity takes keywords only, not {mark.args[0]!r}; known are {known}")
         for key, value in mark.kwargs.items():
             if key not in MARK_KEYS:
-                raise UsageError(f"@pytest.mark.parity: unknown keyword {key!r}; known are {known}")
+                near = suggest(key, list(MARK_KEYS)) or f"; known are {known}"
+                raise UsageError(f"@pytest.mark.parity: unknown keyword {key!r}{near}")
             try:
                 found["steps" if key == "train_steps" else key] = MARK_KEYS[key](value)
             except ValueError as error:

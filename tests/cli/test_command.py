@@ -33,8 +33,11 @@ BAD_ARGUMENTS: dict[str, tuple[tuple[str, ...], str]] = {
     "unknown command": (("convrt",), "invalid choice: 'convrt'"),
     "no source": (("convert", "-o", "m.keras"), "required: SOURCE"),
     "no output": (CONVERT, "required: -o/--output"),
-    "unknown option": ((*CONVERT, "-o", "m.keras", "--verfy", "none"), "unrecognized arguments: --verfy"),
-    "abbreviated option": ((*CONVERT, "-o", "m.keras", "--verif", "none"), "unrecognized arguments"),
+    "unknown option": (
+        (*CONVERT, "-o", "m.keras", "--verfy", "none"),
+        "unrecognized argument: --verfy; did you mean --verify?",
+    ),
+    "abbreviated option": ((*CONVERT, "-o", "m.keras", "--verif", "none"), "unrecognized argument: --verif"),
     "wrong dtype": ((*CONVERT, "-o", "m.keras", "--dtype", "float31"), "--dtype: invalid choice: 'float31'"),
     "wrong layout": ((*CONVERT, "-o", "m.keras", "--layout", "nhwc"), "--layout: invalid choice: 'nhwc'"),
     "wrong target": ((*CONVERT, "-o", "m.keras", "--to", "jax"), "--to: invalid choice: 'jax'"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,14 +41,3 @@ def test_the_demo_fails_when_the_way_back_is_wrong(tmp_path: Path) -> None:
     assert result.returncode == 1, result.stdout + result.stderr
     assert "labels NOT EQUAL to the tuned Keras model's" in result.stdout
     assert "something that must be equal is not" in result.stdout
-
-
-@pytest.mark.slow
-def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
-    assert len(blocks) >= 2
-    result = subprocess.run(
-        [sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    assert {"net.keras", "net.onnx", "net.safetensors"} <= {file.name for file in tmp_path.iterdir()}

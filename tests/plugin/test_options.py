@@ -277,7 +277,7 @@ class TestIt:
 @pytest.mark.parametrize(
     ("mark", "said"),
     [
-        ("exampels=3", "unknown keyword 'exampels'; known are examples, device, backward, train_steps, dtype, budget"),
+        ("exampels=3", "unknown keyword 'exampels'; did you mean examples?"),
         ("3", "takes keywords only, not 3; known are examples, device"),
         ("examples=0", "examples must be a whole number of at least 1, not 0"),
         ("examples=True", "examples must be a whole number"),

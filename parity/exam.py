@@ -379,7 +379,8 @@ class Exam:
         self.coverage |= covered_by(self.ledger, self.cases, sorted(self._absent))
         if pair is not None:
             self.coverage |= covered_of(pair, self.ledger)
-        about = environment(pair.original, pair.converted) if pair else environment()
+        sides = () if pair is None else (pair.original, pair.converted)
+        about = environment(*(sides[::-1] if pair is not None and pair.swapped else sides))
         found = self.explanation
         return Verdict(
             status, self.ledger.checks, self.ledger.mismatches, self.coverage, settings.seed, about,

@@ -312,7 +312,8 @@ class Verdict:
         ratios = [c for c in self.checks if c.stage == "precision" and c.ratio is not None]
         if ratios:
             worst = max(ratios, key=lambda c: c.ratio or 0.0)
-            lines.append(f"{worst.dtype} error: {worst.ratio:.2g}x torch's own ({worst.quantity}s, {worst.mode})")
+            where = f"({worst.quantity}s, {worst.mode})"
+            lines.append(f"{worst.dtype} error: {worst.ratio:.2g}x {self._whose()} own {where}")
         lines += [f"not judged: {text}" for text in self._gaps()]
         lines += [f"not checked: {text}" for text in self.coverage.get("not_checked", ())]
         lines += [f"warning: {text}" for text in self.coverage.get("warnings", ())]
@@ -328,6 +329,12 @@ class Verdict:
             where = f"{located.module or 'the model itself'}{f' ({located.kind})' if located.kind else ''}"
             lines.append(f"parts {located.direction} at {where}" + "".join(f"; likely {c}" for c in located.causes[:2]))
         return "\n".join(lines)
+
+    def _whose(self) -> str:
+        """The model that errors are measured by."""
+        side = self.coverage.get("yardstick", "original")
+        named = "the original's" if side == "original" else "the converted model's"
+        return "torch's" if self.environment.get(f"{side}.format") in ("torch", "exported") else named
 
     def _compared(self) -> str:
         parts = []

@@ -159,8 +159,10 @@ def _with_reproducer(result: Result, verdict: Any, sides: Any, artifacts: Path) 
 # ------------------------------------------------------------------------------------------------------------- budgets
 def _measure(task: Task, plain: Result, say: Report) -> Result:
     from isomorph.parity.gate.budgets import measure
+    from isomorph.parity.report.texts import amount
 
     line = measure(task, say)
     if line.kept:
-        return replace(plain, status="PASS", budgets=(line,))
+        said = f"{amount(line.measured, line.unit)} of {amount(line.limit, line.unit)}"
+        return replace(plain, status="PASS", message=said, budgets=(line,))
     return replace(plain, status="BUDGET", message=budget_text(line), budgets=(line,))

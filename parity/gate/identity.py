@@ -3,8 +3,8 @@ nothing of the code is run.
 
 Code is the file or module that is named, every module below the gate file's folder that it imports (`import`
 statements, followed through; of a package that lies elsewhere and is not installed, those of the package), and every
-file whose name stands in them as a text: weights that they load. What code finds in another way (a name put together
-at run time, a download) is not seen.
+file below the folder whose name, or the end of whose path, stands in them as a text: weights that they load. What code
+finds in another way (a name put together at run time, a download) is not seen.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import ast
 import contextlib
 import hashlib
 import importlib
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from isomorph.parity.gate.tasks import Task
 __all__ = ["Code", "code_of", "of_code", "of_model", "of_text"]
 
 INSTALLED = frozenset({"site-packages", "dist-packages"})
+SKIPPED = INSTALLED | {"__pycache__", "node_modules"}  # folders whose files no text is looked up among
+LISTED = 100_000  # files among which a text is looked up
 LONGEST = 260  # of a text in code that is looked up as the name of a file
 
 
@@ -62,6 +65,7 @@ class _Scan:
         self.folder, self.package, self.code = folder.resolve(), package, Code()
         self._path = [str(self.folder), *(entry for entry in sys.path if entry)]
         self._specs: dict[str, ModuleSpec | None] = {}
+        self._named: dict[str, list[Path]] | None = None
 
     def all_of(self, first: Path | None) -> Code:
         """The code with all that it imports from below the folder. first: a file that is no module."""
@@ -104,12 +108,21 @@ class _Scan:
     def _add_data(self, text: str, beside: Path) -> None:
         if not text.strip() or len(text) > LONGEST or "\n" in text or "\0" in text:
             return
-        for path in (beside / text, self.folder / text):
+        for path in (beside / text, self.folder / text, *self._ending(text)):
             try:
                 if path.is_file() and path.resolve() not in self.code.files:
                     self.code.files.append(path.resolve())
             except OSError:  # no name of a file
                 continue
+
+    def _ending(self, text: str) -> list[Path]:
+        """The files below the folder whose path ends so: Path(__file__).parent / "weights" / "net.pt"."""
+        parts = tuple(part for part in Path(text).parts if part not in ("/", ".."))
+        if not parts or not Path(text).suffix:
+            return []
+        if self._named is None:
+            self._named = _files_by_name(self.folder)
+        return [path for path in self._named.get(parts[-1], ()) if path.parts[-len(parts) :] == parts]
 
     def spec(self, name: str) -> ModuleSpec | None:
         """Where a module would come from, nothing being imported for it."""
@@ -138,6 +151,20 @@ class _Scan:
             if own and not INSTALLED & set(path.parts) and path.exists():
                 return path
         return None
+
+
+def _files_by_name(folder: Path) -> dict[str, list[Path]]:
+    """Name -> the files below a folder, without what is hidden or installed; LISTED of them at most."""
+    found: dict[str, list[Path]] = {}
+    count = 0
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in SKIPPED)
+        for name in sorted(names):
+            found.setdefault(name, []).append(Path(place, name))
+        count += len(names)
+        if count > LISTED:
+            break
+    return found
 
 
 def _imports(node: ast.AST, package: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from isomorph.parity.record import Result
-from isomorph.parity.report.texts import located_lines
+from isomorph.parity.report.texts import located_lines, nonzero
 from isomorph.parity.verdict import Counterexample, Mismatch, Verdict
 
 __all__ = ["failure_text", "headline"]
@@ -70,7 +70,7 @@ def _counterexample(found: Counterexample) -> Iterator[str]:
     yield f"smallest example: {found.mode} mode, {found.case}, {how}, {found.runs} runs"
     for name, said in found.inputs.items():
         values = said["values"]
-        text = f"{said['nonzero']} elements are not zero" if said["nonzero"] else "all zero"
+        text = nonzero(said["nonzero"]) if said["nonzero"] else "all zero"
         text = _nested(values, said["shape"]) if values is not None else text
         yield f"  {name} = {said['dtype']}{list(said['shape'])} {text}"
 

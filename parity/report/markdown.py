@@ -16,7 +16,7 @@ from isomorph.parity.record import EXIT_CODES, Record, Result
 from isomorph.parity.verdict import Check, Counterexample, Located, Mismatch, Verdict
 
 from .restore import gaps, restore
-from .texts import MEANS, budget, counts, finding, headline, line, plain, seconds, waived_by, waiver, worst
+from .texts import MEANS, budget, counts, finding, headline, line, nonzero, plain, seconds, waived_by, waiver, worst
 
 __all__ = ["LIMIT", "draw"]
 
@@ -139,7 +139,7 @@ def _counterexample(found: Counterexample) -> Iterator[str]:
     lines = []
     for name, said in found.inputs.items():
         values = said.get("values")
-        shown = f"{values}" if values is not None else f"{said.get('nonzero', '?')} elements are not zero"
+        shown = f"{values}" if values is not None else nonzero(said.get("nonzero"))
         lines.append(line(f"{name} {said.get('dtype', '')}{said.get('shape', '')}: {shown}"))
     yield _fence("\n".join(lines))
     yield ""

@@ -17,7 +17,7 @@ from isomorph.parity.record import EXIT_CODES, Record, Result
 from isomorph.parity.verdict import Check, Counterexample, Located, Mismatch, Verdict
 
 from .restore import restore
-from .texts import MEANS, budget, counts, headline, line, located_lines, plain, seconds, waiver
+from .texts import MEANS, budget, counts, headline, line, located_lines, nonzero, plain, seconds, waiver
 
 __all__ = ["record_page", "verdict_page"]
 
@@ -136,7 +136,7 @@ def _counterexample(found: Counterexample) -> Group:
     lines = [Text(f"smallest example ({found.mode} mode, {found.case}, {how}, {found.runs} runs)", style="bold")]
     for name, said in found.inputs.items():
         values = said.get("values")
-        shown = f"{values}" if values is not None else f"{said.get('nonzero', '?')} elements are not zero"
+        shown = f"{values}" if values is not None else nonzero(said.get("nonzero"))
         lines.append(_text(f"  {name} {said.get('dtype', '')}{said.get('shape', '')}: {shown}"))
     return Group(*lines)
 

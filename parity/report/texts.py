@@ -14,7 +14,7 @@ from .restore import number, restore
 
 __all__ = [
     "MEANS", "amount", "answers_for", "budget", "counts", "figures", "finding", "headline", "line", "located_lines",
-    "plain", "seconds", "waived_by", "waiver", "worst",
+    "nonzero", "plain", "seconds", "waived_by", "waiver", "worst",
 ]  # fmt: skip
 
 MODULES = 8  # listed of a located difference
@@ -62,6 +62,11 @@ def amount(value: Any, unit: str = "") -> str:
         size, name = next(((s, n) for s, n in _UNITS if abs(found) >= s), (1.0, "bytes"))
         return f"{found / size:.4g} {name}"
     return f"{found:.3g}{unit}" if unit == "x" else f"{found:.3g} {unit}".rstrip()
+
+
+def nonzero(count: Any) -> str:
+    """What is said of an array whose values are too many to list."""
+    return "1 element is not zero" if count == 1 else f"{'?' if count is None else count} elements are not zero"
 
 
 def seconds(value: Any) -> str:

@@ -324,6 +324,26 @@ def test_the_identity_of_code(tmp_path: Path) -> None:
     assert of_model(task) is None
 
 
+def test_a_file_whose_path_is_put_together_is_part_of_the_code(tmp_path: Path) -> None:
+    """By the end of its path, as safetensors and h5py open files that no hook of Python sees."""
+    policy = gate(tmp_path, PAIR.format("same").replace("functions:tanh", "nets:build"))
+    made = 'Path(__file__).parent / "weights" / "deep.npz", f"{1}/weights/far.npz", "other/far.npz"'
+    (tmp_path / "nets.py").write_text(f"from pathlib import Path\ndef build():\n    return {made}\n")
+    named = ("weights/deep.npz", "a/b/deep.npz", "a/weights/far.npz")
+    for name in (*named, "far.npz", ".hidden/deep.npz"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    (task,) = tasks_of(policy)
+    seen = [of_model(task)]
+    for name in named:
+        (tmp_path / name).write_bytes(b"2")
+        seen.append(of_model(task))
+        assert seen[-1] not in seen[:-1], name
+    for name in ("far.npz", ".hidden/deep.npz"):
+        (tmp_path / name).write_bytes(b"2")
+        assert of_model(task) == seen[-1], name
+
+
 def test_the_identity_of_files(tmp_path: Path) -> None:
     (tmp_path / "a.pt2").write_bytes(b"1")
     (tmp_path / "saved").mkdir()

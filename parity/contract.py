@@ -279,7 +279,8 @@ def _bounds_of_indices(runner: Runner, example: tuple[Array, ...] | None) -> Map
     except IsomorphError:
         raise
     except Exception as error:  # any exception of a foreign model
-        raise UsageError(f"the first model does not accept the example inputs: {line_of(error)}") from error
+        said = f"the first model does not accept the example inputs: {line_of(error)}; give inputs that it accepts"
+        raise UsageError(said) from error
 
 
 def _dims(

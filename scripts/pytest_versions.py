@@ -58,7 +58,7 @@ def install(version: str, folder: Path) -> Path:
 def environment(*first: Path) -> dict[str, str]:
     """The environment of a run with these folders before everything else on the path."""
     found = {name: value for name, value in os.environ.items() if name not in INHERITED}
-    path = [str(folder) for folder in first] + [found["PYTHONPATH"]] * ("PYTHONPATH" in found)
+    path = [*map(str, first), *filter(None, [found.get("PYTHONPATH")])]
     return {**found, "PYTHONPATH": os.pathsep.join(path), "PYTHONDONTWRITEBYTECODE": "1"}
 
 

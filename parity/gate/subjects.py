@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from isomorph.convert.errors import IsomorphError
 from isomorph.convert.routes import SCHEMES, is_code
@@ -68,12 +69,23 @@ def unnamed(task: Task) -> str:
             if _unlisted(text):
                 return f"{key} {text}: {target} has no architecture {attribute!r}"
             continue
-        found = sys.modules.get(target, sys.modules.get(f"isomorph_source_{Path(target).stem}"))
+        found = _module(target)
         for part in attribute.split(".") if found is not None else ():
             if not hasattr(found, part):
                 return f"{key} {text}: {target} has no {attribute!r}"
             found = getattr(found, part)
     return ""
+
+
+def _module(target: str) -> Any:
+    """The module of this name, or of this file, if it was loaded. The working directory is the gate file's folder."""
+    found = sys.modules.get(target)
+    if found is None:
+        found = sys.modules.get(f"isomorph_source_{Path(target).stem}")
+        file = getattr(found, "__file__", None)
+        if file is None or Path(file).resolve() != Path(target).resolve():  # of another folder
+            return None
+    return found
 
 
 def _unlisted(text: str) -> bool:

@@ -188,7 +188,7 @@ def test_a_write_that_breaks_off(isomorph: Command, monkeypatch: pytest.MonkeyPa
     Path("m.keras").write_text("precious")
     run = isomorph(*MLP, "--verify", "none")
     assert run.code == 2
-    assert run.error == "m.keras cannot be written: No space left on device"
+    assert run.error == "m.keras: cannot be written: No space left on device"
     assert [(p.name, p.read_text()) for p in Path().iterdir()] == [("m.keras", "precious")]
 
 

@@ -195,7 +195,8 @@ sys.exit(main(["gate", "--cache", "cache", *sys.argv[2:]]))
 def test_an_interrupted_run_goes_on_from_what_was_finished(tmp_path: Path) -> None:
     write(tmp_path, "pass-a", "fail-b", "wait-c", "pass-d")
     command = [sys.executable, "-c", COMMAND, str(tmp_path), "--json", "record.json"]
-    gate = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # where tests.gate is, also for its children
+    gate = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
     until = time.monotonic() + 60
     while len(list((tmp_path / "cache").rglob("results/*/*.json"))) < 2 and time.monotonic() < until:
         time.sleep(0.05)
@@ -211,7 +212,7 @@ def test_an_interrupted_run_goes_on_from_what_was_finished(tmp_path: Path) -> No
     ]
     assert '"INTERRUPTED"' in (tmp_path / "record.json").read_text()
     (tmp_path / "go").touch()
-    again = subprocess.run([*command, "-q"], capture_output=True, text=True, check=False)
+    again = subprocess.run([*command, "-q"], capture_output=True, text=True, check=False, env=environ)
     assert again.returncode == 1, again.stderr
     record = Record.from_dict(json.loads((tmp_path / "record.json").read_text()))
     assert [(result.status, result.cached) for result in record.results] == [

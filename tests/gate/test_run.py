@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -238,16 +240,24 @@ def test_lines_of_progress(tmp_path: Path) -> None:
 
 def test_a_terminal_gets_bars_and_the_results_above_them() -> None:
     read, write_to = os.openpty()
-    with os.fdopen(write_to, "w") as terminal:
-        with Shown(terminal) as shown:
-            shown.expects(2)
-            shown.started("net::check[cpu,both]")
-            shown.stage("net::check[cpu,both]", "eval mode", 7, 24)
-            time.sleep(0.6)  # the bars are drawn ten times a second
-            shown.finished(Result("net::check[cpu,both]", "PASS", seconds=1.0))
-        terminal.flush()
-        said = os.read(read, 1 << 16).decode()
+    parts = list[bytes]()
+
+    def listen() -> None:
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while part := os.read(read, 1 << 12):
+                parts.append(part)
+
+    reader = threading.Thread(target=listen)
+    reader.start()
+    with os.fdopen(write_to, "w") as terminal, Shown(terminal) as shown:
+        shown.expects(2)
+        shown.started("net::check[cpu,both]")
+        shown.stage("net::check[cpu,both]", "eval mode", 7, 24)
+        time.sleep(0.6)  # the bars are drawn ten times a second
+        shown.finished(Result("net::check[cpu,both]", "PASS", seconds=1.0))
+    reader.join(timeout=10)
     os.close(read)
+    said = b"".join(parts).decode()
     assert "net::check[cpu,both] eval mode" in said
     assert "7/24" in said
     assert "[1/2] PASS net::check[cpu,both] 1.0 s" in said

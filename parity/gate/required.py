@@ -29,7 +29,7 @@ from isomorph.parity.gate.policy import ModelEntry
 from isomorph.parity.gate.policy_keys import CHECKS
 from isomorph.parity.gate.policy_sense import undone
 
-__all__ = ["Required", "judge", "names"]
+__all__ = ["Required", "judge", "names", "unmet_text"]
 
 Verdict = Mapping[str, Any]
 GRADIENTS = ("input gradient", "parameter gradient")
@@ -56,8 +56,13 @@ class Required:
     @property
     def message(self) -> str:
         """What is lacking, in one line."""
-        told = "; ".join(f"{name} ({reason})" for name, reason in self.unmet.items())
-        return f"required, and nothing was compared: {told}"
+        return unmet_text(self.unmet)
+
+
+def unmet_text(unmet: Mapping[str, str]) -> str:
+    """unmet: check -> why it compared nothing."""
+    told = "; ".join(f"{name} ({reason})" for name, reason in unmet.items())
+    return f"required, and nothing was compared: {told}"
 
 
 def names(entry: ModelEntry, dtype: str) -> tuple[str, ...]:

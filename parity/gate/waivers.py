@@ -14,6 +14,7 @@ from typing import Any
 
 from isomorph.parity.gate.policy import Policy, Waiver
 from isomorph.parity.gate.policy_keys import finding_parts, matches
+from isomorph.parity.gate.required import unmet_text
 from isomorph.parity.gate.tasks import tasks_of
 from isomorph.parity.record import Place, Result, Waived
 
@@ -75,9 +76,7 @@ def _waived(result: Result, waivers: Sequence[Waiver], used: set[str]) -> Result
         return replace(result, waived=waived, message="; ".join(filter(None, (result.message, more))))
     unmet: Mapping[str, str] = result.settings.get("unmet", {})
     if unmet:  # what is waived hides nothing else that the policy requires
-        told = "; ".join(f"{name} ({reason})" for name, reason in unmet.items())
-        message = f"required, and nothing was compared: {told}"
-        return replace(result, status="NOTHING_COMPARED", waived=waived, message=message)
+        return replace(result, status="NOTHING_COMPARED", waived=waived, message=unmet_text(unmet))
     names = ", ".join(waiver.name for waiver in covered)
     skipped = [name for name, reason in result.settings.get("excused", {}).items() if reason.startswith("not begun")]
     more = f"; not begun after the difference that is waived: {', '.join(skipped)}" if skipped else ""

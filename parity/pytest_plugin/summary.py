@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 
 import pytest
@@ -10,8 +9,8 @@ import pytest
 from isomorph.parity.pytest_plugin.merge import Collector
 from isomorph.parity.record import Result
 from isomorph.parity.report.restore import restore
-from isomorph.parity.report.texts import line, seconds
-from isomorph.parity.verdict import Check, Verdict
+from isomorph.parity.report.texts import line, seconds, share
+from isomorph.parity.verdict import Verdict
 
 __all__ = ["write"]
 
@@ -43,18 +42,12 @@ def _figures(verdict: Verdict, passed: bool) -> list[str]:
     own. What failed and was excused is not what a PASS rests on."""
     checks = [check for check in verdict.checks if check.compared]
     said = [f"{sum(check.compared for check in checks)} compared"]
-    worst = max((check for check in checks if not (passed and check.failed)), key=_share, default=None)
+    worst = max((check for check in checks if not (passed and check.failed)), key=share, default=None)
     failed = not passed and any(check.failed for check in checks)
-    if worst is not None and not (failed and _share(worst) <= 1):  # what is to be zero has no relative error
+    if worst is not None and not (failed and share(worst) <= 1):  # what is to be zero has no relative error
         said.append(f"worst {worst.worst:.1e} of {worst.tolerance:.1e}")
     ratios = [check.ratio for check in checks if check.ratio is not None]
     return [*said, f"{max(ratios):.2g}x own error"] if ratios else said
-
-
-def _share(check: Check) -> float:
-    if math.isnan(check.worst):
-        return math.inf
-    return check.worst / check.tolerance if check.tolerance else math.inf if check.worst else 0.0
 
 
 def _totals(results: tuple[Result, ...]) -> str:

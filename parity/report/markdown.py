@@ -16,7 +16,21 @@ from isomorph.parity.record import EXIT_CODES, Record, Result
 from isomorph.parity.verdict import Check, Counterexample, Located, Mismatch, Verdict
 
 from .restore import gaps, restore
-from .texts import MEANS, budget, counts, finding, headline, line, nonzero, plain, seconds, waived_by, waiver, worst
+from .texts import (
+    MEANS,
+    budget,
+    counts,
+    finding,
+    headline,
+    line,
+    nonzero,
+    plain,
+    seconds,
+    share,
+    waived_by,
+    waiver,
+    worst,
+)
 
 __all__ = ["LIMIT", "draw"]
 
@@ -80,7 +94,7 @@ def _worst(result: Result) -> str:
     found = [] if verdict is None else list(worst(verdict).values())
     if not found:
         return ""
-    check = max(found, key=lambda c: c.worst / c.tolerance if c.tolerance else c.worst)
+    check = max(found, key=share)
     return f"{check.worst:.1e} / {check.tolerance:.1e} ({check.stage}, {check.quantity})"
 
 

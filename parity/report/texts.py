@@ -14,7 +14,7 @@ from .restore import number, restore
 
 __all__ = [
     "MEANS", "amount", "answers_for", "budget", "counts", "figures", "finding", "headline", "line", "located_lines",
-    "nonzero", "plain", "seconds", "waived_by", "waiver", "worst",
+    "nonzero", "plain", "seconds", "share", "waived_by", "waiver", "worst",
 ]  # fmt: skip
 
 MODULES = 8  # listed of a located difference
@@ -129,12 +129,13 @@ def worst(verdict: Verdict) -> dict[tuple[str, str], Check]:
         key = (check.stage, check.quantity)
         if verdict.status == "PASS" and check.failed:
             continue
-        if check.compared and (key not in found or _excess(check) > _excess(found[key])):
+        if check.compared and (key not in found or share(check) > share(found[key])):
             found[key] = check
     return found
 
 
-def _excess(check: Check) -> float:
+def share(check: Check) -> float:
+    """A check's worst error in units of its tolerance; infinite where there is an error and no tolerance."""
     error = math.inf if math.isnan(check.worst) else check.worst
     if check.tolerance > 0:
         return error / check.tolerance

@@ -18,7 +18,7 @@ import pytest
 
 from isomorph.parity.gate import run as gate_run
 from isomorph.parity.record import Record
-from tests.gate.fake_gate import MODEL, PERFORM, write
+from tests.gate.fake_gate import MODEL, NET, PERFORM, write
 
 from .conftest import Run
 
@@ -232,23 +232,6 @@ def test_what_needs_no_framework_loads_none(tmp_path: Path, arguments: tuple[str
     assert found.stdout.splitlines()[-1].strip() == "loaded:"
 
 
-NET = """
-import torch
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.linear = nn.Linear(3, 2)
-
-    def forward(self, x):
-        return torch.tanh(self.linear(x))
-
-class Wrong(Net):
-    def forward(self, x):
-        return torch.tanh(self.linear(x)) + 0.001
-"""
 POLICY = """
 [gate]
 version = 2

@@ -21,6 +21,25 @@ artifact = "{name}.keras"
 inputs = ["x=float32[b,3]"]
 """
 
+# A net, and one that is wrong, for what has to be judged for real.
+NET = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return torch.tanh(self.linear(x))
+
+class Wrong(Net):
+    def forward(self, x):
+        return torch.tanh(self.linear(x)) + 0.001
+"""
+
 
 def write(folder: Path, *names: str, more: str = "") -> Path:
     """A gate file with such models, whose code, weights and artifacts lie beside it."""

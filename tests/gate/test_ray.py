@@ -22,7 +22,7 @@ from isomorph.parity.gate.run import How, run
 from isomorph.parity.gate.tasks import tasks_of
 from isomorph.parity.record import Record, Result
 
-from .fake_gate import PERFORM, judge, write
+from .fake_gate import NET, PERFORM, judge, write
 from .test_engines import gone
 
 slow = pytest.mark.slow
@@ -75,23 +75,6 @@ def test_the_same_record_as_processes_give(tmp_path: Path, monkeypatch: pytest.M
             assert seen["pid"] != str(os.getpid())
 
 
-NET = """
-import torch
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.linear = nn.Linear(3, 2)
-
-    def forward(self, x):
-        return torch.tanh(self.linear(x))
-
-class Wrong(Net):
-    def forward(self, x):
-        return torch.tanh(self.linear(x)) + 0.001
-"""
 POLICY = """
 [defaults]
 level = "quick"
